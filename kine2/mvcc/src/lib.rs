@@ -5,11 +5,23 @@
 
 mod answer;
 mod backend;
+mod cache;
+mod cells;
+mod codec;
 mod command;
+mod compaction;
+mod cost;
 mod event;
+mod hash;
+mod index;
 mod key_range;
+mod lease;
+mod range;
 mod record;
 mod revision;
+mod ring;
+mod store;
+mod txn;
 mod watch;
 mod wire;
 
@@ -19,12 +31,16 @@ pub use answer::{
 pub use backend::{
     Backend, BackendError, BackendStats, Change, Held, HistoryPage, LogPosition, Meta, StateBatch,
 };
+pub use codec::{CommandError, TXN_DEPTH_MAX};
 pub use command::{
     Alarm, AlarmChange, AlarmKind, Command, Compact, Compare, Delete, LeaseGrant, Operand, Put,
     RangeQuery, Relation, RevisionBounds, Sort, SortBy, Txn, TxnOp,
 };
 pub use event::{Event, Previous};
+pub use hash::{HashJob, StoreHash};
 pub use key_range::{KeyRange, RangeEnd};
+pub use range::ReadError;
 pub use record::{KeyValue, Record};
 pub use revision::{ChangeId, Revision};
+pub use store::{Store, StoreOptions, StoreStats};
 pub use watch::{CancelCause, WatchMessage, WatchRequest, WatchUpdate};
