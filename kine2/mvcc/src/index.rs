@@ -73,7 +73,10 @@ impl Entry {
 }
 
 #[derive(Debug, Default)]
-#[expect(clippy::vec_box, reason = "an insert moves pointers, not entries of 150 bytes")]
+#[expect(
+    clippy::vec_box,
+    reason = "an insert moves pointers, not entries of 150 bytes"
+)]
 struct Chunk {
     entries: Vec<Box<Entry>>,
     live: usize,

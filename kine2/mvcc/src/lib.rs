@@ -13,6 +13,7 @@ mod compaction;
 mod cost;
 mod event;
 mod hash;
+mod history;
 mod index;
 mod key_range;
 mod lease;
@@ -38,9 +39,13 @@ pub use command::{
 };
 pub use event::{Event, Previous};
 pub use hash::{HashJob, StoreHash};
+pub use history::{EventPage, History};
 pub use key_range::{KeyRange, RangeEnd};
 pub use range::ReadError;
 pub use record::{KeyValue, Record};
 pub use revision::{ChangeId, Revision};
 pub use store::{Store, StoreOptions, StoreStats};
-pub use watch::{CancelCause, WatchMessage, WatchRequest, WatchUpdate};
+pub use watch::{
+    CancelCause, Polled, StreamId, WatchHub, WatchMessage, WatchOptions, WatchRequest, WatchStats,
+    WatchUpdate,
+};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use kine2_mvcc::{
     Alarm, AlarmChange, AlarmKind, Answer, Applied, BackendError, BackendStats, Command,
-    CommandError, Event as Change, HashJob, LeaseGrant, LogPosition, RangeAnswer, RangeQuery,
-    ReadError, Refusal, Revision, Store, StoreHash, StoreStats, StreamId, WatchHub, WatchMessage,
+    CommandError, Event as Change, HashJob, LeaseGrant, LogPosition, Polled, RangeAnswer,
+    RangeQuery, ReadError, Refusal, Revision, Store, StoreHash, StoreStats, StreamId, WatchHub,
     WatchOptions, WatchRequest,
 };
 use thiserror::Error;
@@ -151,7 +151,11 @@ impl<W> Node<W> {
     pub fn new(options: NodeOptions, store: Store, now: Duration) -> Self {
         let mut clock = LeaseClock::default();
         for (id, ttl_seconds) in store.lease_ttls() {
-            clock.start(id, seconds(ttl_seconds).saturating_add(ACTIVATION_GRACE), now);
+            clock.start(
+                id,
+                seconds(ttl_seconds).saturating_add(ACTIVATION_GRACE),
+                now,
+            );
         }
         Self {
             watches: WatchHub::new(options.watch),
@@ -159,7 +163,10 @@ impl<W> Node<W> {
             queue: Queue::new(),
             logged: VecDeque::new(),
             last_index: store.applied().index,
-            saving: Saving { last_checkpoint_at: now, ..Saving::default() },
+            saving: Saving {
+                last_checkpoint_at: now,
+                ..Saving::default()
+            },
             physical: Vec::new(),
             expiring: 0,
             wake_at: None,
@@ -180,8 +187,10 @@ impl<W> Node<W> {
         if entry.position.index <= store.applied().index {
             return Ok(());
         }
-        let command = Command::decode(&entry.payload)
-            .map_err(|source| NodeError::Command { index: entry.position.index, source })?;
+        let command = Command::decode(&entry.payload).map_err(|source| NodeError::Command {
+            index: entry.position.index,
+            source,
+        })?;
         // A refusal is an outcome like any other: it was answered when the entry was new.
         let _ = store.apply(entry.position, &command)?;
         Ok(())
@@ -218,7 +227,12 @@ impl<W> Node<W> {
             .saving
             .dirty
             .then(|| self.saving.last_checkpoint_at + self.options.checkpoint_interval);
-        let wakes = [self.clock.next_deadline(), self.watches.next_deadline(), checkpoint, compacting];
+        let wakes = [
+            self.clock.next_deadline(),
+            self.watches.next_deadline(),
+            checkpoint,
+            compacting,
+        ];
         self.wake_at = wakes.into_iter().flatten().min();
         self.wake_at
     }
@@ -238,7 +252,11 @@ impl<W> Node<W> {
     /// What it counts.
     #[must_use]
     pub fn stats(&self) -> NodeStats {
-        NodeStats { queued: self.queue.len(), logging: self.logged.len(), ..self.stats }
+        NodeStats {
+            queued: self.queue.len(),
+            logging: self.logged.len(),
+            ..self.stats
+        }
     }
 
     /// The store's counters.
@@ -263,8 +281,14 @@ impl<W> Node<W> {
     #[must_use]
     pub fn state_bytes(&self) -> BackendStats {
         let unsaved = self.store.unsaved_bytes() as u64;
-        let BackendStats { file_bytes, used_bytes } = self.saving.stats;
-        BackendStats { file_bytes: file_bytes + unsaved, used_bytes: used_bytes + unsaved }
+        let BackendStats {
+            file_bytes,
+            used_bytes,
+        } = self.saving.stats;
+        BackendStats {
+            file_bytes: file_bytes + unsaved,
+            used_bytes: used_bytes + unsaved,
+        }
     }
 
     /// Tells the size of the backend before anything was saved.
@@ -284,7 +308,9 @@ impl<W> Node<W> {
     /// Renews a lease and answers its TTL in seconds; 0 if there is none or it has expired
     /// (`etcd S46`).
     pub fn keep_alive(&mut self, now: Duration, id: i64) -> i64 {
-        let Some(ttl_seconds) = self.store.lease_ttl(id) else { return 0 };
+        let Some(ttl_seconds) = self.store.lease_ttl(id) else {
+            return 0;
+        };
         let renewed = self.clock.renew(id, seconds(ttl_seconds), now);
         if renewed { ttl_seconds } else { 0 }
     }
@@ -326,7 +352,7 @@ impl<W> Node<W> {
 
     /// Asks for a stream's progress.
     pub fn request_progress(&mut self, stream: StreamId) {
-        self.watches.request_progress(stream, &self.store);
+        self.watches.request_progress(stream);
     }
 
     /// The next messages of a stream.
@@ -337,7 +363,7 @@ impl<W> Node<W> {
         &mut self,
         stream: StreamId,
         bytes_max: usize,
-    ) -> Result<Vec<WatchMessage>, BackendError> {
+    ) -> Result<Polled, BackendError> {
         self.watches.poll(stream, &self.store, bytes_max)
     }
 
@@ -358,8 +384,12 @@ impl<W> Node<W> {
         if cost > 0 && !self.store.has_alarm(AlarmKind::NoSpace) {
             let quota = self.options.quota_bytes;
             if quota > 0 && self.state_bytes().file_bytes + cost >= quota {
-                let alarm = Alarm { member_id: self.options.member_id, kind: AlarmKind::NoSpace };
-                self.queue.push(Command::Alarm(AlarmChange::Raise(alarm)), None);
+                let alarm = Alarm {
+                    member_id: self.options.member_id,
+                    kind: AlarmKind::NoSpace,
+                };
+                self.queue
+                    .push(Command::Alarm(AlarmChange::Raise(alarm)), None);
                 return Err(Refusal::NoSpace);
             }
         }
@@ -367,7 +397,11 @@ impl<W> Node<W> {
             Command::LeaseGrant(grant) => {
                 let ttl_min = i64::try_from(self.options.lease_ttl_min.as_secs())
                     .expect("a TTL that was configured");
-                let id = if grant.id == 0 { self.fresh_lease_id() } else { grant.id };
+                let id = if grant.id == 0 {
+                    self.fresh_lease_id()
+                } else {
+                    grant.id
+                };
                 let ttl_seconds = grant.ttl_seconds.max(ttl_min);
                 Command::LeaseGrant(LeaseGrant { id, ttl_seconds })
             }
@@ -398,9 +432,11 @@ impl<W> Node<W> {
         self.stats.committed_total += 1;
         self.after_apply(now, &entry.command, &result);
         if self.store.revision() > before {
-            self.publish(now);
+            self.publish();
         }
-        let Some(waiter) = entry.waiter else { return Ok(()) };
+        let Some(waiter) = entry.waiter else {
+            return Ok(());
+        };
         match (result, &entry.command) {
             (Ok(applied), Command::Compact(compact)) if compact.physical => {
                 self.physical.push((waiter, applied));
@@ -420,20 +456,24 @@ impl<W> Node<W> {
                 self.clock.stop(*id);
                 self.expiring = self.expiring.saturating_sub(1);
             }
-            (Command::Compact(_), Ok(_)) => self.watches.compacted(self.store.compacted()),
             _ => {}
         }
     }
 
-    fn publish(&mut self, now: Duration) {
+    fn publish(&mut self) {
         let revision = self.store.revision();
-        self.scratch.extend(self.store.events_since(revision).map(Arc::clone));
-        self.watches.publish(now, revision, &self.scratch, &self.store);
+        self.scratch
+            .extend(self.store.events_since(revision).map(Arc::clone));
+        self.watches.publish(revision, &self.scratch);
         self.scratch.clear();
     }
 
     fn on_saved(&mut self, stats: BackendStats) {
-        let (revision, bytes) = self.saving.in_flight.take().expect("a batch was handed out");
+        let (revision, bytes) = self
+            .saving
+            .in_flight
+            .take()
+            .expect("a batch was handed out");
         self.store.batch_applied(revision, bytes);
         self.saving.stats = stats;
         self.saving.bytes += bytes;
@@ -451,7 +491,10 @@ impl<W> Node<W> {
         self.saving.last_checkpoint = position;
         let all_saved = position == self.store.applied() && !self.store.compacting();
         if all_saved {
-            let answered = self.physical.drain(..).map(|(waiter, applied)| (waiter, Ok(applied)));
+            let answered = self
+                .physical
+                .drain(..)
+                .map(|(waiter, applied)| (waiter, Ok(applied)));
             self.output.answers.extend(answered);
         }
     }
@@ -482,19 +525,28 @@ impl<W> Node<W> {
         let mut buffer = BytesMut::new();
         let mut ends = Vec::new();
         while ends.len() < BATCH_ENTRIES_MAX {
-            let Some(next) = self.queue.pop(buffer.len()) else { break };
+            let Some(next) = self.queue.pop(buffer.len()) else {
+                break;
+            };
             next.command.encode(&mut buffer);
             ends.push(buffer.len());
             self.last_index += 1;
             let (epoch, run, index) = (self.options.epoch, self.options.run, self.last_index);
             let position = LogPosition { epoch, run, index };
-            self.logged.push_back(Logged { position, command: next.command, waiter: next.waiter });
+            self.logged.push_back(Logged {
+                position,
+                command: next.command,
+                waiter: next.waiter,
+            });
         }
         let buffer: Bytes = buffer.freeze();
         let mut start = 0;
         for (entry, end) in self.logged.iter().zip(ends) {
             let payload = buffer.slice(start..end);
-            self.output.persist.push(LogEntry { position: entry.position, payload });
+            self.output.persist.push(LogEntry {
+                position: entry.position,
+                payload,
+            });
             start = end;
         }
     }

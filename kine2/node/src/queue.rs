@@ -33,7 +33,10 @@ pub(crate) struct Queue<W> {
 
 impl<W> Queue<W> {
     pub(crate) const fn new() -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0 }
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -51,9 +54,15 @@ impl<W> Queue<W> {
 
     pub(crate) fn push(&mut self, command: Command, waiter: Option<W>) {
         // What it costs the quota is near enough to what it takes in memory.
-        let bytes = usize::try_from(command.space_cost()).unwrap_or(usize::MAX).max(256);
+        let bytes = usize::try_from(command.space_cost())
+            .unwrap_or(usize::MAX)
+            .max(256);
         self.bytes = self.bytes.saturating_add(bytes);
-        self.waiting.push_back(Waiting { command, waiter, bytes });
+        self.waiting.push_back(Waiting {
+            command,
+            waiter,
+            bytes,
+        });
     }
 
     /// Takes the next command of a batch that has `bytes` already.
