@@ -1,26 +1,40 @@
-//! Compiles the .proto files without protoc.
+//! Makes Rust types and service traits from `protos/`, without protoc.
 
-const FILES: [&str; 6] = [
-    "mvccpb/kv.proto",
-    "authpb/auth.proto",
-    "etcdserverpb/rpc.proto",
-    "v3lockpb/v3lock.proto",
-    "v3electionpb/v3election.proto",
+use std::path::PathBuf;
+
+const ROOT: &str = "protos";
+
+/// Every service of the API; what they import is found through them.
+const SERVICES: [&str; 9] = [
+    "etcdserverpb/auth.proto",
+    "etcdserverpb/cluster.proto",
+    "etcdserverpb/kv.proto",
+    "etcdserverpb/lease.proto",
+    "etcdserverpb/maintenance.proto",
+    "etcdserverpb/watch.proto",
     "grpc/health/v1/health.proto",
+    "v3electionpb/election.proto",
+    "v3lockpb/lock.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for file in FILES {
-        println!("cargo::rerun-if-changed={file}");
-    }
-    let files = protox::compile(FILES, ["."])?;
+    println!("cargo::rerun-if-changed={ROOT}");
+    let files = protox::compile(SERVICES, [ROOT])?;
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
         .bytes(".")
-        // Records and events come from the store in wire form already: see `encoded.rs`.
-        .extern_path(".mvccpb.KeyValue", "crate::encoded::KeyValue")
-        .extern_path(".mvccpb.Event", "crate::encoded::Event")
+        .codec_path("crate::codec::WireCodec")
+        .extern_path(".mvccpb.KeyValue", "crate::mvccpb::KeyValue")
+        .extern_path(".mvccpb.Event", "crate::mvccpb::Event")
         .compile_fds(files)?;
+
+    // The same two messages taken apart, for those who read them.
+    let decoded = PathBuf::from(std::env::var("OUT_DIR")?).join("decoded");
+    std::fs::create_dir_all(&decoded)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .out_dir(decoded)
+        .compile_fds(protox::compile(["mvccpb/kv.proto"], [ROOT])?)?;
     Ok(())
 }

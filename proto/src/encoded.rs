@@ -1,36 +1,16 @@
-//! Messages that stay in wire form.
-//!
-//! The store keeps records and events as the bytes clients read. Taking them apart to fill a
-//! struct and putting them together again would be most of the work of a list; so these two types
-//! stand in for the generated ones and copy their bytes.
+//! Messages that stay in wire form: whoever makes one vouches for its bytes.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::DecodeError;
-use prost::encoding::{DecodeContext, WireType, decode_varint, encode_key, encode_varint};
+use bytes::{Buf, BufMut, Bytes};
+use prost::encoding::{DecodeContext, WireType, encode_key, skip_field};
+use prost::{DecodeError, Message};
 
-/// A `mvccpb.KeyValue` in wire form.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyValue(pub Bytes);
+macro_rules! encoded_message {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+        pub struct $name(pub Bytes);
 
-/// A `mvccpb.Event` in wire form.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Event(pub Bytes);
-
-impl From<Bytes> for KeyValue {
-    fn from(encoded: Bytes) -> Self {
-        Self(encoded)
-    }
-}
-
-impl From<Bytes> for Event {
-    fn from(encoded: Bytes) -> Self {
-        Self(encoded)
-    }
-}
-
-macro_rules! stays_encoded {
-    ($message:ty) => {
-        impl prost::Message for $message {
+        impl Message for $name {
             fn encode_raw(&self, out: &mut impl BufMut) {
                 out.put_slice(&self.0);
             }
@@ -39,16 +19,15 @@ macro_rules! stays_encoded {
                 self.0.len()
             }
 
+            /// Adds the field to those kept. Only readers of answers come here: it may copy.
             fn merge_field(
                 &mut self,
                 tag: u32,
                 wire_type: WireType,
                 input: &mut impl Buf,
-                _context: DecodeContext,
+                context: DecodeContext,
             ) -> Result<(), DecodeError> {
-                let mut out = BytesMut::from(&self.0[..]);
-                copy_field(tag, wire_type, input, &mut out)?;
-                self.0 = out.freeze();
+                self.0 = append_field(&self.0, tag, wire_type, input, context)?;
                 Ok(())
             }
 
@@ -59,37 +38,97 @@ macro_rules! stays_encoded {
     };
 }
 
-stays_encoded!(KeyValue);
-stays_encoded!(Event);
+encoded_message! {
+    /// A `mvccpb.KeyValue` in wire form.
+    KeyValue
+}
 
-/// Copies one field as it is; both messages have varints and length-delimited fields only.
-fn copy_field(
+encoded_message! {
+    /// A `mvccpb.Event` in wire form.
+    Event
+}
+
+fn append_field(
+    kept: &Bytes,
     tag: u32,
     wire_type: WireType,
     input: &mut impl Buf,
-    out: &mut BytesMut,
-) -> Result<(), DecodeError> {
-    encode_key(tag, wire_type, out);
-    let number = decode_varint(input)?;
-    encode_varint(number, out);
-    match wire_type {
-        WireType::Varint => Ok(()),
-        WireType::LengthDelimited => {
-            let len = usize::try_from(number).ok().filter(|len| *len <= input.remaining());
-            // An honest varint above reads past the end only of a message cut short.
-            let Some(len) = len else { return Err(truncated()) };
-            out.put(input.copy_to_bytes(len));
-            Ok(())
+    context: DecodeContext,
+) -> Result<Bytes, DecodeError> {
+    let mut wire = Vec::from(&kept[..]);
+    encode_key(tag, wire_type, &mut wire);
+    let mut recorder = Recorder {
+        input,
+        into: &mut wire,
+    };
+    skip_field(wire_type, tag, &mut recorder, context)?;
+    Ok(wire.into())
+}
+
+/// Reads on from `input` and keeps a copy of what was read.
+struct Recorder<'a, B> {
+    input: &'a mut B,
+    into: &'a mut Vec<u8>,
+}
+
+impl<B: Buf> Buf for Recorder<'_, B> {
+    fn remaining(&self) -> usize {
+        self.input.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.input.chunk()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while count > 0 {
+            let chunk = self.input.chunk();
+            let step = chunk.len().min(count);
+            self.into.extend_from_slice(&chunk[..step]);
+            self.input.advance(step);
+            count -= step;
         }
-        WireType::SixtyFourBit
-        | WireType::StartGroup
-        | WireType::EndGroup
-        | WireType::ThirtyTwoBit => Err(truncated()),
     }
 }
 
-/// The error of a varint that never comes: the public way to make a `DecodeError`.
-fn truncated() -> DecodeError {
-    let empty: &[u8] = &[];
-    decode_varint(&mut { empty }).expect_err("there is nothing to read")
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decoded;
+    use crate::etcdserverpb::RangeResponse;
+
+    #[test]
+    fn a_message_passes_unchanged_through_an_answer_and_back() {
+        let kv = decoded::KeyValue {
+            key: Bytes::from_static(b"k"),
+            create_revision: 2,
+            mod_revision: 300,
+            version: -1,
+            value: Bytes::from(vec![7; 300]),
+            lease: i64::MAX,
+        };
+        let encoded = KeyValue(kv.encode_to_vec().into());
+        let answer = RangeResponse {
+            kvs: vec![encoded.clone(); 2],
+            count: 2,
+            ..Default::default()
+        };
+        let wire = answer.encode_to_vec();
+        assert_eq!(wire.len(), answer.encoded_len());
+        let back = RangeResponse::decode(&wire[..]).unwrap();
+        assert_eq!(back, answer);
+        assert_eq!(decoded::KeyValue::decode(&back.kvs[1].0[..]).unwrap(), kv);
+    }
+
+    #[test]
+    fn bytes_cut_short_are_refused() {
+        let answer = RangeResponse {
+            kvs: vec![KeyValue(Bytes::from_static(b"\x0a\x01k\x18\x03"))],
+            ..Default::default()
+        };
+        let wire = answer.encode_to_vec();
+        for cut in 1..wire.len() {
+            assert!(RangeResponse::decode(&wire[..cut]).is_err(), "cut at {cut}");
+        }
+    }
 }

@@ -1,30 +1,40 @@
-//! The wire types of the etcd v3 API, and the traits of its services.
+//! The wire types of the etcd v3 API, from `.proto` files written for this project.
 //!
-//! Made from the .proto files beside this crate, but for `mvccpb.KeyValue` and `mvccpb.Event`,
-//! which stay in wire form: see [`encoded`].
+//! Byte fields are [`bytes::Bytes`]: of a request they share the receive buffer. In responses,
+//! [`mvccpb::KeyValue`] and [`mvccpb::Event`] stay in wire form: so they are stored, and an answer
+//! copies them as they are.
 
-pub mod encoded;
+mod codec;
+mod encoded;
 
+pub use codec::WireCodec;
+
+/// Keys and events, in wire form.
 pub mod mvccpb {
     pub use crate::encoded::{Event, KeyValue};
 }
 
-pub mod authpb {
-    tonic::include_proto!("authpb");
+macro_rules! package {
+    ($name:ident, $package:literal, $doc:literal) => {
+        #[doc = $doc]
+        #[allow(
+            warnings,
+            clippy::allow_attributes_without_reason,
+            reason = "generated"
+        )]
+        pub mod $name {
+            include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
+        }
+    };
 }
 
-pub mod etcdserverpb {
-    tonic::include_proto!("etcdserverpb");
-}
-
-pub mod v3lockpb {
-    tonic::include_proto!("v3lockpb");
-}
-
-pub mod v3electionpb {
-    tonic::include_proto!("v3electionpb");
-}
-
-pub mod health {
-    tonic::include_proto!("grpc.health.v1");
-}
+package!(
+    etcdserverpb,
+    "etcdserverpb",
+    "The services of etcd and their messages."
+);
+package!(authpb, "authpb", "Users, roles, permissions.");
+package!(v3lockpb, "v3lockpb", "The lock service.");
+package!(v3electionpb, "v3electionpb", "The election service.");
+package!(health, "grpc.health.v1", "The health service of gRPC.");
+package!(decoded, "decoded/mvccpb", "Keys and events, taken apart.");
