@@ -173,7 +173,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn metas(&self, visit: &mut dyn FnMut(Meta<'_>)) -> Result<(), BackendError>;
 
     /// Changes of keys in `range` at revisions `[from, until)`, whole transactions, at most
-    /// `limit_bytes` of records (but at least one transaction).
+    /// `limit_bytes` of records (but at least one transaction). A read that passed very many
+    /// changes of other keys may stop early, even with none: `next` says where to go on.
     ///
     /// # Errors
     /// If the engine fails or a record does not parse.

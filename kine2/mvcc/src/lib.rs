@@ -24,7 +24,7 @@ mod ring;
 mod store;
 mod txn;
 mod watch;
-mod wire;
+pub mod wire;
 
 pub use answer::{
     Answer, Applied, DeleteAnswer, OpAnswer, PutAnswer, RangeAnswer, Refusal, TxnAnswer,

@@ -1,17 +1,18 @@
-//! Varints and length-delimited fields as Protocol Buffers write them: the form in which records
-//! and commands are kept. Only what this crate stores is here; gRPC messages are not.
+//! Varints and length-delimited fields as Protocol Buffers write them: the form in which records,
+//! commands and the state engines' blocks are kept. gRPC messages are not made here.
 
 use bytes::{BufMut, Bytes};
 
 /// Bytes of `value` as a varint.
 #[must_use]
-pub(crate) fn varint_len(value: u64) -> usize {
+pub fn varint_len(value: u64) -> usize {
     // One byte for each started group of seven bits; zero takes one as well.
     let bits = 64 - (value | 1).leading_zeros();
     usize::try_from(bits.div_ceil(7)).expect("at most ten")
 }
 
-pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
+/// Appends `value` as a varint.
+pub fn put_varint(out: &mut impl BufMut, mut value: u64) {
     let low_bits = |value: u64| u8::try_from(value & 0x7f).expect("seven bits");
     while value >= 0x80 {
         out.put_u8(low_bits(value) | 0x80);
@@ -21,11 +22,12 @@ pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
 }
 
 /// Signed numbers travel as their two's complement, as `int64` does in Protocol Buffers.
-pub(crate) fn put_int64(out: &mut impl BufMut, value: i64) {
+pub fn put_int64(out: &mut impl BufMut, value: i64) {
     put_varint(out, value.cast_unsigned());
 }
 
-pub(crate) fn put_bytes(out: &mut impl BufMut, value: &[u8]) {
+/// Appends the length as a varint, then the bytes.
+pub fn put_bytes(out: &mut impl BufMut, value: &[u8]) {
     put_varint(out, value.len() as u64);
     out.put_slice(value);
 }
@@ -33,30 +35,38 @@ pub(crate) fn put_bytes(out: &mut impl BufMut, value: &[u8]) {
 /// Reads the same forms from bytes that may be damaged: every method answers `None` instead of
 /// reading past the end.
 #[derive(Debug)]
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+    /// Reads from the start of `bytes`.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    /// Whether all is read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(crate) const fn remaining(&self) -> usize {
+    /// Bytes left.
+    #[must_use]
+    pub const fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    pub(crate) fn byte(&mut self) -> Option<u8> {
+    /// The next byte.
+    pub fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*first)
     }
 
-    pub(crate) fn varint(&mut self) -> Option<u64> {
+    /// A varint of at most 64 bits.
+    pub fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -72,18 +82,21 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(crate) fn int64(&mut self) -> Option<i64> {
+    /// A signed number ([`put_int64`]).
+    pub fn int64(&mut self) -> Option<i64> {
         self.varint().map(u64::cast_signed)
     }
 
-    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+    /// A length and that many bytes ([`put_bytes`]).
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.varint()?).ok()?;
         let (taken, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
         Some(taken)
     }
 
-    pub(crate) fn owned(&mut self) -> Option<Bytes> {
+    /// The same, copied.
+    pub fn owned(&mut self) -> Option<Bytes> {
         self.bytes().map(Bytes::copy_from_slice)
     }
 }
