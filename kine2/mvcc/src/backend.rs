@@ -63,8 +63,8 @@ pub struct StateBatch {
     pub revision: Revision,
     /// New records, ascending, all above any the backend has.
     pub changes: Vec<Change>,
-    /// Records that compaction frees, ascending. Across batches of one compaction they ascend as
-    /// well: a tombstone goes only after the records it hides.
+    /// Records that compaction frees, ascending. A tombstone goes with or after the records it
+    /// hides, never in an earlier batch.
     pub removed: Vec<ChangeId>,
     /// Small named values to set, or with `None` to delete: leases, alarms, the compacted
     /// revision.

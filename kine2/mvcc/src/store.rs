@@ -240,7 +240,9 @@ impl Store {
             return None;
         }
         let (applied, revision) = (batch.applied, batch.revision);
-        let taken = std::mem::take(batch);
+        let mut taken = std::mem::take(batch);
+        // Slices of two compactions may have met in it.
+        taken.removed.sort_unstable();
         self.batch.applied = applied;
         self.taken_bytes += std::mem::take(&mut self.batch_bytes);
         Some(StateBatch {

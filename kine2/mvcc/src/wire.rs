@@ -65,6 +65,13 @@ impl<'a> Reader<'a> {
         Some(*first)
     }
 
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
     /// A varint of at most 64 bits.
     pub fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
