@@ -5,10 +5,13 @@
 
 use std::future::Future;
 
+pub use kine2_mvcc::StoreHash;
 use kine2_mvcc::{
     Alarm, Applied, BackendError, Command, RangeAnswer, RangeQuery, Refusal, Revision,
     WatchMessage, WatchRequest,
 };
+
+use crate::exposition::MetricsText;
 
 /// A member of the cluster as the services see it; cloning shares it.
 pub trait Member: Clone + Send + Sync + 'static {
@@ -74,6 +77,12 @@ pub trait Member: Clone + Send + Sync + 'static {
 
     /// Opens a watch stream.
     fn watch(&self) -> Self::Watch;
+
+    /// Writes the metrics of the node. Written already are what [`status`](Self::status) tells
+    /// (`etcd_server_has_leader`, `etcd_server_is_leader`, `etcd_server_quota_backend_bytes`,
+    /// `etcd_mvcc_db_total_size_in_bytes`, `etcd_mvcc_db_total_size_in_use_in_bytes`,
+    /// `etcd_debugging_mvcc_current_revision`), `grpc_server_handled_total` and the `process_*`.
+    fn metrics(&self, out: &mut MetricsText);
 }
 
 /// One client's watch stream: requests in, messages out. Dropping it ends its watchers.
@@ -118,19 +127,6 @@ pub struct LeaseInfo {
     pub granted_seconds: i64,
     /// Attached keys, if asked for.
     pub keys: Vec<bytes::Bytes>,
-}
-
-/// A hash of the store's content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreHash {
-    /// The hash; equal on replicas at equal revision and compacted revision.
-    pub hash: u32,
-    /// Store revision when it was asked for.
-    pub current: Revision,
-    /// Revision hashed.
-    pub at: Revision,
-    /// Compacted revision then; 0 if never.
-    pub compacted: Revision,
 }
 
 /// State and sizes of a member.

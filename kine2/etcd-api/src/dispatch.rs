@@ -1,0 +1,151 @@
+//! Which part answers a request: a gRPC service by its path, or plain HTTP.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use kine2_proto::etcdserverpb::auth_server::AuthServer;
+use kine2_proto::etcdserverpb::cluster_server::ClusterServer;
+use kine2_proto::etcdserverpb::kv_server::KvServer;
+use kine2_proto::etcdserverpb::lease_server::LeaseServer;
+use kine2_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use kine2_proto::etcdserverpb::watch_server::WatchServer;
+use kine2_proto::health::health_server::HealthServer;
+use kine2_proto::v3electionpb::election_server::ElectionServer;
+use kine2_proto::v3lockpb::lock_server::LockServer;
+use tonic::{Code, Status};
+use tower_service::Service as TowerService;
+
+use crate::errors::{is_too_large_to_receive, map_receive_error};
+use crate::kv::LargeAnswer;
+use crate::member::{Member, RequestError};
+use crate::response_body::ResponseBody;
+use crate::rpc::{Rpc, RpcCounters, RpcService};
+use crate::service::Service;
+
+/// Metadata by which a client refuses answers of a member that has no leader (`etcd S43`).
+const REQUIRE_LEADER: &str = "hasleader";
+
+/// All services of a member.
+#[derive(Debug)]
+pub(crate) struct Dispatch<M> {
+    service: Arc<Service<M>>,
+    rpcs: Arc<RpcCounters>,
+}
+
+impl<M: Member> Dispatch<M> {
+    pub(crate) fn new(service: Service<M>) -> Self {
+        Self {
+            service: Arc::new(service),
+            rpcs: Arc::new(RpcCounters::new()),
+        }
+    }
+
+    /// Answers gRPC and plain HTTP.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        if is_grpc(&request) {
+            self.answer_grpc(request).await
+        } else {
+            self.answer_http(request).await
+        }
+    }
+
+    /// Answers plain HTTP only.
+    pub(crate) async fn answer_http(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let (method, uri) = (request.method(), request.uri());
+        let response = self.service.answer_http(method, uri, &self.rpcs).await;
+        response.map(ResponseBody::whole)
+    }
+
+    async fn answer_grpc(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let Some(rpc) = Rpc::of_path(request.uri().path()) else {
+            return refuse(Status::unimplemented(unknown(request.uri().path())));
+        };
+        let require_leader = request.headers().contains_key(REQUIRE_LEADER);
+        if require_leader && self.service.member.status().primary == 0 {
+            self.rpcs.count(rpc, Code::Unavailable);
+            return refuse(RequestError::NoLeader.into());
+        }
+        let response = self.call(rpc.service(), request).await;
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            return self.answer_without_body(rpc, status, response);
+        }
+        let (mut parts, body) = response.into_parts();
+        let large: Option<LargeAnswer> = parts.extensions.remove();
+        let body = ResponseBody::grpc(body, rpc, Arc::clone(&self.rpcs), large);
+        Response::from_parts(parts, body)
+    }
+
+    /// A call that failed before its first answer.
+    fn answer_without_body(
+        &self,
+        rpc: Rpc,
+        status: Status,
+        response: Response<tonic::body::Body>,
+    ) -> Response<ResponseBody> {
+        if is_too_large_to_receive(&status) {
+            let status = map_receive_error(status);
+            self.rpcs.count(rpc, status.code());
+            return refuse(status);
+        }
+        self.rpcs.count(rpc, status.code());
+        response.map(|_empty| ResponseBody::empty())
+    }
+
+    async fn call<B>(&self, service: RpcService, request: Request<B>) -> Response<tonic::body::Body>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let inner = Arc::clone(&self.service);
+        let max = self.service.limits.received_bytes_max();
+        macro_rules! call {
+            ($server:ident) => {
+                $server::from_arc(inner)
+                    .max_decoding_message_size(max)
+                    .call(request)
+                    .await
+            };
+        }
+        let answer = match service {
+            RpcService::Kv => call!(KvServer),
+            RpcService::Watch => call!(WatchServer),
+            RpcService::Lease => call!(LeaseServer),
+            RpcService::Cluster => call!(ClusterServer),
+            RpcService::Maintenance => call!(MaintenanceServer),
+            RpcService::Auth => call!(AuthServer),
+            RpcService::Lock => call!(LockServer),
+            RpcService::Election => call!(ElectionServer),
+            RpcService::Health => call!(HealthServer),
+        };
+        answer.unwrap_or_else(|never| match never {})
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    request.version() == http::Version::HTTP_2
+        && request.method() == Method::POST
+        && content_type(request.headers()).starts_with(b"application/grpc")
+}
+
+fn content_type(headers: &HeaderMap) -> &[u8] {
+    headers
+        .get(CONTENT_TYPE)
+        .map_or(&[], |value| value.as_bytes())
+}
+
+fn refuse(status: Status) -> Response<ResponseBody> {
+    status.into_http::<()>().map(|()| ResponseBody::empty())
+}
+
+fn unknown(path: &str) -> String {
+    match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+        Some((service, method)) => format!("unknown method {method} for service {service}"),
+        None => format!("malformed method name: {path:?}"),
+    }
+}

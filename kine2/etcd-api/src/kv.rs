@@ -1,0 +1,271 @@
+//! The KV service (`etcd` sections 2.2–2.5, 2.10).
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use kine2_mvcc::{Answer, Command, Compact, RangeQuery};
+use kine2_proto::etcdserverpb::kv_server::Kv;
+use kine2_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use kine2_proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+};
+use tonic::{Code, Request, Response, Status};
+
+use crate::answer_budget::{AnswerShare, LARGE_ANSWER_BYTES};
+use crate::checks::{check_delete, check_put, check_range, check_txn};
+use crate::convert;
+use crate::member::{Member, RequestError};
+use crate::range::{SLICE_RECORDS_FIRST, STREAM_RECORDS_FIRST, SlicedRange, overtaken};
+use crate::service::{Service, wrong_answer};
+
+/// Largest message sent (`etcd` section 4).
+const SENT_BYTES_MAX: usize = 0x7fff_ffff;
+/// How often a long range starts anew because a compaction overtook it.
+const RANGE_ATTEMPTS_MAX: usize = 3;
+
+#[tonic::async_trait]
+impl<M: Member> Kv for Service<M> {
+    type RangeStreamStream =
+        Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send>>;
+
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let request = request.into_inner();
+        check_range(&request)?;
+        let serializable = request.serializable;
+        let query = convert::range_query(request);
+        if SlicedRange::is_small(&query) {
+            let (revision, answer) = self.member.range(&query, serializable).await?;
+            let header = self.header(revision);
+            return Ok(Response::new(convert::range_response(header, answer)));
+        }
+        self.answers.admit().await?;
+        for _ in 1..RANGE_ATTEMPTS_MAX {
+            match self.read_range(&query, serializable).await {
+                Err(ReadFailure::Overtaken) => {}
+                Err(ReadFailure::Failed(status)) => return Err(status),
+                Ok(response) => return Ok(response),
+            }
+        }
+        // Compactions come too fast: read it in one go.
+        let (revision, answer) = self.member.range(&query, serializable).await?;
+        let header = self.header(revision);
+        Ok(Response::new(convert::range_response(header, answer)))
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let request = request.into_inner();
+        check_range(&request)?;
+        check_streamable(&request)?;
+        let serializable = request.serializable;
+        let query = RangeQuery {
+            sort: None,
+            ..convert::range_query(request)
+        };
+        let chunks = RangeChunks {
+            service: self.clone(),
+            range: Some(SlicedRange::new(query, serializable, STREAM_RECORDS_FIRST)),
+        };
+        Ok(Response::new(Box::pin(unfold(chunks, RangeChunks::step))))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let request = request.into_inner();
+        check_put(&request)?;
+        self.check_size(&request)?;
+        let applied = self
+            .member
+            .propose(Command::Put(convert::put(request)))
+            .await?;
+        let Answer::Put(answer) = applied.answer else {
+            wrong_answer()
+        };
+        let header = self.header(applied.revision);
+        Ok(Response::new(convert::put_response(header, answer)))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let request = request.into_inner();
+        check_delete(&request)?;
+        self.check_size(&request)?;
+        let applied = self
+            .member
+            .propose(Command::Delete(convert::delete(request)))
+            .await?;
+        let Answer::Delete(answer) = applied.answer else {
+            wrong_answer()
+        };
+        let header = self.header(applied.revision);
+        Ok(Response::new(convert::delete_response(header, answer)))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let request = request.into_inner();
+        check_txn(&request, self.limits.txn_ops_max)?;
+        self.check_size(&request)?;
+        let applied = self
+            .member
+            .propose(Command::Txn(convert::txn(request)))
+            .await?;
+        let Answer::Txn(answer) = applied.answer else {
+            wrong_answer()
+        };
+        let header = self.header(applied.revision);
+        Ok(Response::new(convert::txn_response(header, answer)))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let CompactionRequest { revision, physical } = request.into_inner();
+        let command = Command::Compact(Compact { revision, physical });
+        let applied = self.member.propose(command).await?;
+        let header = self.header(applied.revision);
+        Ok(Response::new(CompactionResponse { header }))
+    }
+}
+
+/// Why a range was not read to its end.
+enum ReadFailure {
+    /// The store forgot the revision it had chosen.
+    Overtaken,
+    Failed(Status),
+}
+
+impl<M: Member> Service<M> {
+    async fn read_range(
+        &self,
+        query: &RangeQuery,
+        serializable: bool,
+    ) -> Result<Response<RangeResponse>, ReadFailure> {
+        let mut range = SlicedRange::new(query.clone(), serializable, SLICE_RECORDS_FIRST);
+        let mut share = self.answers.share();
+        let mut kvs = Vec::new();
+        loop {
+            let slice = range.next(&self.member).await.map_err(|error| {
+                if overtaken(query, &error) {
+                    ReadFailure::Overtaken
+                } else {
+                    ReadFailure::Failed(error.into())
+                }
+            })?;
+            share.grow(slice.bytes);
+            if share.bytes() > SENT_BYTES_MAX {
+                return Err(ReadFailure::Failed(too_large_to_send(share.bytes())));
+            }
+            let Some(end) = slice.end else {
+                kvs.extend(convert::key_values(slice.records));
+                // Let the others in.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            if kvs.is_empty() {
+                kvs = convert::key_values(slice.records);
+            } else {
+                kvs.extend(convert::key_values(slice.records));
+            }
+            let mut response = Response::new(RangeResponse {
+                header: self.header(end.revision),
+                kvs,
+                more: end.more,
+                count: end.count,
+            });
+            if share.bytes() >= LARGE_ANSWER_BYTES {
+                response.extensions_mut().insert(LargeAnswer::from(share));
+            }
+            return Ok(response);
+        }
+    }
+}
+
+/// What an answer holds of the budget until its last byte is on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct LargeAnswer {
+    _share: std::sync::Arc<AnswerShare>,
+}
+
+impl From<AnswerShare> for LargeAnswer {
+    fn from(share: AnswerShare) -> Self {
+        Self {
+            _share: std::sync::Arc::new(share),
+        }
+    }
+}
+
+fn too_large_to_send(bytes: usize) -> Status {
+    let text =
+        format!("grpc: trying to send message larger than max ({bytes} vs. {SENT_BYTES_MAX})");
+    Status::new(Code::ResourceExhausted, text)
+}
+
+/// Chunks come in key order and count all of the range (`etcd S57`). As in etcd, a target without
+/// an order is no order here.
+fn check_streamable(request: &RangeRequest) -> Result<(), Status> {
+    let order = request.sort_order();
+    let by_key = order == SortOrder::Ascend && request.sort_target() == SortTarget::Key;
+    if order != SortOrder::None && !by_key {
+        return Err(Status::unimplemented(
+            "RangeStream does not support custom sort orders",
+        ));
+    }
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    if bounds != [0; 4] {
+        return Err(Status::unimplemented(
+            "RangeStream does not support revision filters",
+        ));
+    }
+    Ok(())
+}
+
+/// A range on its way in chunks; the next one is read when the client has room for it.
+struct RangeChunks<M> {
+    service: Service<M>,
+    /// `None` after the last chunk.
+    range: Option<SlicedRange>,
+}
+
+impl<M: Member> RangeChunks<M> {
+    async fn step(mut self) -> Option<(Result<RangeStreamResponse, Status>, Self)> {
+        let range = self.range.as_mut()?;
+        if self.service.stop.is_stopped() {
+            self.range = None;
+            return Some((Err(RequestError::Stopped.into()), self));
+        }
+        let slice = match range.next(&self.service.member).await {
+            Ok(slice) => slice,
+            Err(error) => {
+                self.range = None;
+                return Some((Err(error.into()), self));
+            }
+        };
+        let kvs = convert::key_values(slice.records);
+        let mut response = RangeResponse {
+            kvs,
+            ..RangeResponse::default()
+        };
+        if let Some(end) = slice.end {
+            response.header = self.service.header(end.revision);
+            response.more = end.more;
+            response.count = end.count;
+            self.range = None;
+        }
+        let range_response = Some(response);
+        Some((Ok(RangeStreamResponse { range_response }), self))
+    }
+}

@@ -1,0 +1,275 @@
+//! The calls of the API: their paths, and how often each was answered with which code.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tonic::Code;
+
+use crate::exposition::MetricsText;
+
+/// A service of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RpcService {
+    Kv,
+    Watch,
+    Lease,
+    Cluster,
+    Maintenance,
+    Auth,
+    Lock,
+    Election,
+    Health,
+}
+
+/// A call of the API, by its place in [`RPCS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rpc(usize);
+
+/// Service, path, and kind as metrics name it. The most frequent come first.
+const RPCS: [(RpcService, &str, &str); 51] = [
+    (RpcService::Kv, "/etcdserverpb.KV/Range", UNARY),
+    (RpcService::Kv, "/etcdserverpb.KV/Txn", UNARY),
+    (RpcService::Kv, "/etcdserverpb.KV/Put", UNARY),
+    (RpcService::Watch, "/etcdserverpb.Watch/Watch", BIDI),
+    (
+        RpcService::Kv,
+        "/etcdserverpb.KV/RangeStream",
+        SERVER_STREAM,
+    ),
+    (RpcService::Kv, "/etcdserverpb.KV/DeleteRange", UNARY),
+    (RpcService::Kv, "/etcdserverpb.KV/Compact", UNARY),
+    (RpcService::Lease, "/etcdserverpb.Lease/LeaseGrant", UNARY),
+    (RpcService::Lease, "/etcdserverpb.Lease/LeaseRevoke", UNARY),
+    (
+        RpcService::Lease,
+        "/etcdserverpb.Lease/LeaseKeepAlive",
+        BIDI,
+    ),
+    (
+        RpcService::Lease,
+        "/etcdserverpb.Lease/LeaseTimeToLive",
+        UNARY,
+    ),
+    (RpcService::Lease, "/etcdserverpb.Lease/LeaseLeases", UNARY),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/Alarm",
+        UNARY,
+    ),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/Status",
+        UNARY,
+    ),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/Defragment",
+        UNARY,
+    ),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/Hash",
+        UNARY,
+    ),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/HashKV",
+        UNARY,
+    ),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/Snapshot",
+        SERVER_STREAM,
+    ),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/MoveLeader",
+        UNARY,
+    ),
+    (
+        RpcService::Maintenance,
+        "/etcdserverpb.Maintenance/Downgrade",
+        UNARY,
+    ),
+    (
+        RpcService::Cluster,
+        "/etcdserverpb.Cluster/MemberAdd",
+        UNARY,
+    ),
+    (
+        RpcService::Cluster,
+        "/etcdserverpb.Cluster/MemberRemove",
+        UNARY,
+    ),
+    (
+        RpcService::Cluster,
+        "/etcdserverpb.Cluster/MemberUpdate",
+        UNARY,
+    ),
+    (
+        RpcService::Cluster,
+        "/etcdserverpb.Cluster/MemberList",
+        UNARY,
+    ),
+    (
+        RpcService::Cluster,
+        "/etcdserverpb.Cluster/MemberPromote",
+        UNARY,
+    ),
+    (RpcService::Auth, "/etcdserverpb.Auth/AuthEnable", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/AuthDisable", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/AuthStatus", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/Authenticate", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/UserAdd", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/UserGet", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/UserList", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/UserDelete", UNARY),
+    (
+        RpcService::Auth,
+        "/etcdserverpb.Auth/UserChangePassword",
+        UNARY,
+    ),
+    (RpcService::Auth, "/etcdserverpb.Auth/UserGrantRole", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/UserRevokeRole", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/RoleAdd", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/RoleGet", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/RoleList", UNARY),
+    (RpcService::Auth, "/etcdserverpb.Auth/RoleDelete", UNARY),
+    (
+        RpcService::Auth,
+        "/etcdserverpb.Auth/RoleGrantPermission",
+        UNARY,
+    ),
+    (
+        RpcService::Auth,
+        "/etcdserverpb.Auth/RoleRevokePermission",
+        UNARY,
+    ),
+    (RpcService::Lock, "/v3lockpb.Lock/Lock", UNARY),
+    (RpcService::Lock, "/v3lockpb.Lock/Unlock", UNARY),
+    (
+        RpcService::Election,
+        "/v3electionpb.Election/Campaign",
+        UNARY,
+    ),
+    (
+        RpcService::Election,
+        "/v3electionpb.Election/Proclaim",
+        UNARY,
+    ),
+    (RpcService::Election, "/v3electionpb.Election/Leader", UNARY),
+    (
+        RpcService::Election,
+        "/v3electionpb.Election/Observe",
+        SERVER_STREAM,
+    ),
+    (RpcService::Election, "/v3electionpb.Election/Resign", UNARY),
+    (RpcService::Health, "/grpc.health.v1.Health/Check", UNARY),
+    (
+        RpcService::Health,
+        "/grpc.health.v1.Health/Watch",
+        SERVER_STREAM,
+    ),
+];
+const UNARY: &str = "unary";
+const SERVER_STREAM: &str = "server_stream";
+const BIDI: &str = "bidi_stream";
+/// Codes of gRPC, as metrics name them, by number.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+impl Rpc {
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        RPCS.iter()
+            .position(|(_, known, _)| *known == path)
+            .map(Self)
+    }
+
+    pub(crate) const fn service(self) -> RpcService {
+        RPCS[self.0].0
+    }
+}
+
+/// How often each call was answered with each code.
+#[derive(Debug)]
+pub(crate) struct RpcCounters {
+    handled: Vec<[AtomicU64; CODES.len()]>,
+}
+
+impl RpcCounters {
+    pub(crate) fn new() -> Self {
+        let none = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self {
+            handled: std::iter::repeat_with(none).take(RPCS.len()).collect(),
+        }
+    }
+
+    pub(crate) fn count(&self, rpc: Rpc, code: Code) {
+        let code = usize::try_from(i32::from(code)).expect("codes are 0 to 16");
+        self.handled[rpc.0][code].fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "samples are floating-point numbers"
+    )]
+    pub(crate) fn write(&self, out: &mut MetricsText) {
+        const NAME: &str = "grpc_server_handled_total";
+        out.family(NAME, "Calls answered, by code.", "counter");
+        for ((_, path, kind), codes) in RPCS.iter().zip(&self.handled) {
+            let (service, method) = path[1..]
+                .split_once('/')
+                .expect("paths are /service/method");
+            for (code, count) in CODES.iter().zip(codes) {
+                let count = count.load(Ordering::Relaxed);
+                if count > 0 {
+                    let labels = [
+                        ("grpc_code", *code),
+                        ("grpc_method", method),
+                        ("grpc_service", service),
+                        ("grpc_type", *kind),
+                    ];
+                    out.sample(NAME, &labels, count as f64);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_found_by_path_and_counted_by_code() {
+        let counters = RpcCounters::new();
+        let put = Rpc::of_path("/etcdserverpb.KV/Put").unwrap();
+        assert_eq!(put.service(), RpcService::Kv);
+        assert_eq!(Rpc::of_path("/etcdserverpb.KV/Get"), None);
+        counters.count(put, Code::Ok);
+        counters.count(put, Code::Unauthenticated);
+        let mut out = MetricsText::default();
+        counters.write(&mut out);
+        let text = out.into_string();
+        assert!(text.contains(
+            "grpc_server_handled_total{grpc_code=\"Unauthenticated\",grpc_method=\"Put\",\
+             grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n"
+        ));
+    }
+}
