@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::disk::{Disk, DiskFile};
 use crate::fake::inode::Inode;
 
-/// A disk in memory. A clone is the same disk.
+/// A disk in memory. A clone is the same disk; [`fork`](Self::fork) makes another one.
 #[derive(Clone, Debug, Default)]
 pub struct FakeDisk {
     state: Arc<Mutex<State>>,
@@ -66,7 +66,7 @@ impl Operation {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
@@ -88,7 +88,7 @@ enum NameChange {
     Remove(String),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Faults {
     /// By operation: how many more succeed, and the error after them.
     errors: BTreeMap<Operation, (u64, io::ErrorKind)>,
@@ -113,6 +113,15 @@ impl FakeDisk {
         let disk = Self::new();
         disk.restore(image);
         disk
+    }
+
+    /// Another disk in the same state, with what is not flushed and what is planned. Files that are open
+    /// stay files of this one.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(self.lock().clone())),
+        }
     }
 
     /// Cuts the power and starts again: what was not flushed survives in part, as the seed says. Open

@@ -11,7 +11,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::WalError;
 use crate::index::Index;
 use crate::limits::{DATA_START, MAX_BATCH_BYTES, PAGE_BYTES, WalOptions};
-use crate::position::Position;
+use crate::position::{LogIndex, Position};
 use crate::prepare::{Supply, sync_dir};
 use crate::record::{FLAG_HARD_STATE, FLAG_RESET, Header, Kind, Malformed, u64_at};
 use crate::scan::{Window, in_memory, remnants_of_unused};
@@ -19,6 +19,9 @@ use crate::segment::{
     FIRST_SEQUENCE, FileName, PREPARE_NAME, Segment, SegmentFile, recycle_name, segment_name,
 };
 use crate::wal::lower_bases;
+
+/// No log comes this far; from here on indexes can be counted up without care.
+const MAX_BASE_INDEX: LogIndex = LogIndex(1 << 62);
 
 /// What [`Wal::open`](crate::Wal::open) found. All of it is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -330,6 +333,10 @@ impl<F: DiskFile> Replay<F> {
         if payload.len() < 8 {
             return Err(file.damaged(DATA_START, "a base without the id of the segment before"));
         }
+        if header.position.index > MAX_BASE_INDEX {
+            let index = header.position.index;
+            return Err(file.damaged(DATA_START, format!("a base at impossible index {index}")));
+        }
         let (id, hard_state) = payload.split_at(8);
         if let (Some(before), Some(tail)) = (self.segments.back(), &self.tail) {
             let before = &before.file;
@@ -492,9 +499,8 @@ fn settle<F: DiskFile>(file: &SegmentFile<F>, last_batch: u64, end: u64) -> Resu
     let batch = window
         .bytes(last_batch, end - last_batch)?
         .expect("records lie in the segment");
-    let mut bytes = Vec::with_capacity(in_memory(zero_end - last_batch));
-    bytes.extend_from_slice(batch);
-    bytes.resize(in_memory(zero_end - last_batch), 0);
+    let mut bytes = vec![0; in_memory(zero_end - last_batch)];
+    bytes[..batch.len()].copy_from_slice(batch);
     if bytes.is_empty() {
         return Ok(());
     }

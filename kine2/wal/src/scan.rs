@@ -2,7 +2,7 @@
 
 use crate::disk::DiskFile;
 use crate::error::WalError;
-use crate::limits::{DATA_START, READ_BYTES};
+use crate::limits::{DATA_START, PAGE, READ_BYTES};
 use crate::record::{self, ALIGN_BYTES, HEADER_BYTES, Header, Malformed};
 use crate::segment::SegmentFile;
 
@@ -56,7 +56,9 @@ impl<'s, F: DiskFile> Window<'s, F> {
         }
         if offset < self.start || offset + count > self.start + self.buffer.len() as u64 {
             let length = count.max(READ_BYTES).min(self.segment.bytes - offset);
-            self.buffer.resize(in_memory(length), 0);
+            if self.buffer.len() as u64 != length {
+                self.buffer = vec![0; in_memory(length)];
+            }
             self.start = offset;
             let read = self.segment.file.read_exact_at(&mut self.buffer, offset);
             read.map_err(WalError::io("read", &self.segment.name))?;
@@ -105,9 +107,7 @@ impl<'s, F: DiskFile> Window<'s, F> {
                 in_window
             };
             let words = self.bytes(first, count)?.expect("the count was limited");
-            let found = words
-                .chunks_exact(8)
-                .position(|word| record::u16_at(word, 0) == tag);
+            let found = position_of_tag(words, tag);
             let words = words.len() as u64;
             match found {
                 Some(at) => return Ok(Some(offset + at as u64 * ALIGN_BYTES)),
@@ -124,7 +124,7 @@ impl<'s, F: DiskFile> Window<'s, F> {
             let bytes = self
                 .bytes(from, count)?
                 .expect("the caller stays in the segment");
-            if bytes.iter().any(|byte| *byte != 0) {
+            if !bytes.chunks(PAGE).all(is_zero) {
                 return Ok(false);
             }
             from += count;
@@ -155,6 +155,24 @@ pub(crate) fn remnants_of_unused<F: DiskFile>(
     segment: &SegmentFile<F>,
 ) -> Result<Remnants, WalError> {
     Window::new(segment).remnants(DATA_START)
+}
+
+/// Which of the 8-byte words begins with the tag.
+fn position_of_tag(words: &[u8], tag: u16) -> Option<usize> {
+    // Most of what is scanned was never written.
+    let pages = words.chunks(PAGE).enumerate();
+    let mut pages = pages.filter(|(_, page)| !is_zero(page));
+    pages.find_map(|(number, page)| {
+        let at = page
+            .chunks_exact(8)
+            .position(|word| record::u16_at(word, 0) == tag)?;
+        Some(number * (PAGE / 8) + at)
+    })
+}
+
+/// Is this, a page at most, all zero?
+fn is_zero(page: &[u8]) -> bool {
+    *page == [0; PAGE][..page.len()]
 }
 
 /// A length that lies within a segment.

@@ -113,6 +113,10 @@ impl<D: Disk> Wal<D> {
                 max,
             });
         }
+        assert!(
+            term >= self.index.last().term,
+            "terms never decrease along a log"
+        );
         let position = self.index.last().extend(term, payload);
         let offset = self.guarded(|wal| wal.stage(Kind::Entry, position, payload))?;
         self.index

@@ -161,7 +161,7 @@ impl Inode {
         let pages = Arc::make_mut(&mut self.pages);
         let page = Arc::make_mut(pages.entry(number).or_insert_with(|| Arc::new([0; PAGE])));
         page[at..at + SECTOR].copy_from_slice(sector.as_deref().unwrap_or(&[0; SECTOR]));
-        if sector.is_none() && page.iter().all(|byte| *byte == 0) {
+        if sector.is_none() && *page == [0; PAGE] {
             pages.remove(&number);
         }
     }
@@ -172,10 +172,7 @@ fn chosen(versions: &[Sector], version: u64) -> Sector {
 }
 
 fn shared(sector: &[u8; SECTOR]) -> Sector {
-    sector
-        .iter()
-        .any(|byte| *byte != 0)
-        .then(|| Arc::new(*sector))
+    (*sector != [0; SECTOR]).then(|| Arc::new(*sector))
 }
 
 /// Which block of this size, and where in it.

@@ -1,6 +1,8 @@
 //! What the tests of the log share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod driver;
+
 use std::ops::Range;
 
 use kine2_wal::fake::FakeDisk;
