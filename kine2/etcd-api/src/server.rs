@@ -1,7 +1,10 @@
 //! The server: listeners, connections, and how they end.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -16,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::answer_budget::AnswerBudget;
 use crate::dispatch::Dispatch;
+use crate::gathered_io::GatheredIo;
 use crate::listener::{Connection, ListenUrl, Listener};
 use crate::member::Member;
 use crate::response_body::ResponseBody;
@@ -299,14 +303,31 @@ impl<M: Member> Served<M> {
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        let mut connection = Box::pin(self.http.serve_connection(TokioIo::new(io), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stop.stopped() => {
+        let io = GatheredIo::new(io);
+        let connection = self
+            .http
+            .serve_connection(TokioIo::new(io.clone()), service);
+        let mut connection = Box::pin(connection);
+        let stop = self.stop.stopped();
+        let mut stop = pin!(stop);
+        let mut stopping = false;
+        let ended = poll_fn(|context| {
+            if !stopping && stop.as_mut().poll(context).is_ready() {
+                stopping = true;
                 connection.as_mut().graceful_shutdown();
-                connection.await
             }
-        };
+            let ended = connection
+                .as_mut()
+                .poll(context)
+                .map_err(|error| error.to_string());
+            match io.poll_write_out(context) {
+                Poll::Ready(Err(error)) if ended.is_pending() => {
+                    Poll::Ready(Err(error.to_string()))
+                }
+                _ => ended,
+            }
+        })
+        .await;
         if let Err(error) = ended {
             tracing::debug!(error, "connection ended");
         }
@@ -323,6 +344,7 @@ fn http_server() -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(None)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(None)

@@ -1,5 +1,8 @@
 //! The API over real sockets, against a member that does as the test says.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at what it does not expect"
+)]
 
 mod client;
 mod double;
