@@ -13,6 +13,7 @@ use crate::index::Index;
 use crate::limits::{DATA_START, MAX_BATCH_BYTES, PAGE_BYTES, WalOptions};
 use crate::position::{LogIndex, Position};
 use crate::prepare::{Supply, sync_dir};
+use crate::read;
 use crate::record::{FLAG_HARD_STATE, FLAG_RESET, Header, Kind, Malformed, u64_at};
 use crate::scan::{Window, in_memory, remnants_of_unused};
 use crate::segment::{
@@ -297,6 +298,7 @@ impl<F: DiskFile> Replay<F> {
         });
         let file = &self.segments.back().expect("it was just pushed").file;
         let mut replay = Records {
+            segments: &self.segments,
             index: &mut self.index,
             hard_state: &mut self.hard_state,
             truncated_to: None,
@@ -396,16 +398,17 @@ impl<F: DiskFile> Replay<F> {
 }
 
 /// What the records of one segment change.
-struct Records<'r> {
+struct Records<'r, F> {
+    segments: &'r VecDeque<Segment<F>>,
     index: &'r mut Index,
     hard_state: &'r mut Option<Bytes>,
     truncated_to: Option<Position>,
 }
 
-impl Records<'_> {
+impl<F: DiskFile> Records<'_, F> {
     /// Takes a record that is whole. It must fit to what was before: else the log holds something
     /// that was never written so.
-    fn record<F: DiskFile>(
+    fn record(
         &mut self,
         file: &SegmentFile<F>,
         offset: u64,
@@ -430,9 +433,7 @@ impl Records<'_> {
             }
             Some(Kind::HardState) => *self.hard_state = Some(Bytes::copy_from_slice(payload)),
             Some(Kind::Truncate) => {
-                // Below the base when the segments with the entries that were kept are cut since.
-                let known = self.index.term_at(position.index);
-                if position.index > last.index || known.is_some_and(|term| term != position.term) {
+                if !self.holds(position)? {
                     return damaged(format!(
                         "a truncation to entry {} of term {}, which is not there",
                         position.index, position.term
@@ -463,6 +464,21 @@ impl Records<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Could a log that came this far have been truncated to this position?
+    fn holds(&self, position: Position) -> Result<bool, WalError> {
+        let (base, last) = (self.index.base(), self.index.last());
+        Ok(match position.index {
+            // The segments with the entries that were kept are cut since.
+            index if index < base.index => true,
+            index if index == base.index => position == base,
+            index if index > last.index => false,
+            index => {
+                let entry = read::entries(self.segments, self.index, index..index.next(), 0)?;
+                entry[0].position == position
+            }
+        })
     }
 }
 

@@ -19,6 +19,10 @@ fn runs(few: u64) -> u64 {
 /// Tells the seed of a run that fails.
 struct Seed(&'static str, u64);
 
+#[expect(
+    clippy::print_stderr,
+    reason = "what a failed run needs to be run again"
+)]
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -39,8 +39,9 @@ fn assert_damaged(disk: &FakeDisk, in_file: &str) -> (u64, String) {
 /// Some entries, synced one by one.
 fn append(wal: &mut Wal<FakeDisk>, numbers: std::ops::RangeInclusive<u64>, bytes: u64) {
     for number in numbers {
-        wal.append(term(1), &payload(number, bytes)).unwrap();
-        wal.sync().unwrap();
+        wal.append(term(1), &payload(number, bytes))
+            .expect("the disk is good");
+        wal.sync().expect("the disk is good");
     }
 }
 
@@ -49,7 +50,7 @@ fn three_segments() -> (FakeDisk, Vec<Entry>) {
     let disk = FakeDisk::new();
     let (mut wal, _) = open(&disk);
     append(&mut wal, 1..=5, 30_000);
-    while wal.prepare_next().unwrap() == Prepared::More {}
+    while wal.prepare_next().expect("the disk is good") == Prepared::More {}
     assert_eq!(wal.size_bytes(), 3 * MIN_SEGMENT_BYTES);
     let entries = all_entries(&wal);
     (disk, entries)
@@ -62,22 +63,24 @@ fn with_last_batch(recycled: bool) -> (FakeDisk, String, Vec<u8>, Vec<u8>, usize
     let (mut wal, _) = open(&disk);
     if recycled {
         append(&mut wal, 1..=200, 1000);
-        wal.cut_below(LogIndex(201)).unwrap();
-        wal.reset_to(kine2_wal::Position::START, None).unwrap();
+        wal.cut_below(LogIndex(201)).expect("the disk is good");
+        wal.reset_to(kine2_wal::Position::START, None)
+            .expect("the disk is good");
     }
     append(&mut wal, 1..=2, 300);
-    let names = disk.list().unwrap();
+    let names = disk.list().expect("the disk is good");
     let name = names
         .iter()
         .rfind(|name| name.ends_with(".wal"))
-        .unwrap()
+        .expect("the disk is good")
         .clone();
     let before = disk.bytes_of(&name);
     assert_eq!(before[60_000..].iter().all(|byte| *byte == 0), !recycled);
     for number in 3..=5 {
-        wal.append(term(1), &payload(number, 700)).unwrap();
+        wal.append(term(1), &payload(number, 700))
+            .expect("the disk is good");
     }
-    wal.sync().unwrap();
+    wal.sync().expect("the disk is good");
     let after = disk.bytes_of(&name);
     // The base record, two entries, then the batch.
     let start = 4096 + 56 + 2 * (48 + 304);
@@ -157,6 +160,28 @@ fn a_batch_written_again_at_the_same_place_does_not_revive_the_torn_one() {
     assert_eq!((wal.last_index().0, recovery.torn_tail), (3, None));
 }
 
+#[test]
+fn a_first_batch_written_again_does_not_revive_the_torn_one() {
+    let (disk, _) = three_segments();
+    let fourth = "0000000000000004.wal";
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 6..=6, 30_000);
+    wal.append(term(1), &payload(7, 30_000)).unwrap();
+    wal.append(term(1), &payload(8, 300)).unwrap();
+    wal.sync().unwrap();
+    let mut bytes = disk.bytes_of(fourth);
+    bytes[4096..4608].fill(0);
+    disk.put(fourth, &bytes);
+    let (mut wal, recovery) = open(&disk);
+    assert_eq!(
+        (wal.last_index().0, recovery.torn_tail.is_some()),
+        (6, true)
+    );
+    append(&mut wal, 7..=7, 30_000);
+    let (wal, recovery) = open(&disk);
+    assert_eq!((wal.last_index().0, recovery.torn_tail), (7, None));
+}
+
 /// Opens a log with something wrong in it. Either that is told, or the entries are those that were
 /// written, but for some of the last batch.
 fn assert_never_wrong(disk: &FakeDisk, entries: &[Entry], sure: u64, hard_state: &Bytes) -> bool {
@@ -170,7 +195,7 @@ fn assert_never_wrong(disk: &FakeDisk, entries: &[Entry], sure: u64, hard_state:
         last >= sure,
         "entry {last} is the last, up to {sure} all are sure"
     );
-    let count = usize::try_from(last).unwrap();
+    let count = usize::try_from(last).expect("few entries");
     assert_eq!(all_entries(&wal), entries[..count]);
     assert_eq!(recovery.hard_state.as_ref(), Some(hard_state));
     assert!(recovery.torn_tail.is_some() || count == entries.len());

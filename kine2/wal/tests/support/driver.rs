@@ -236,7 +236,7 @@ impl Driver {
         self.model.stage(|state| {
             state.start = base;
             state.entries.clear();
-            state.hard_state = hard_state.clone().or(state.hard_state.take());
+            state.hard_state = hard_state.clone().or_else(|| state.hard_state.take());
         });
         self.wal.reset_to(base, hard_state)?;
         self.model.synced();
