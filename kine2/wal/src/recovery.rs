@@ -380,7 +380,7 @@ impl<F: DiskFile> Replay<F> {
         // A batch ends with zeros up to the end of its page.
         let page_end = end.next_multiple_of(PAGE_BYTES);
         let torn = remnants.any()
-            || matches!(tail.malformed, Malformed::Checksum | Malformed::TooLong)
+            || tail.malformed != Malformed::NoRecord
             || !window.is_zero(end, page_end)?;
         match unused_torn {
             Some((name, _)) if torn => {
