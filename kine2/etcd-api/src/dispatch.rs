@@ -19,8 +19,8 @@ use tonic::{Code, Status};
 use tower_service::Service as TowerService;
 
 use crate::errors::{is_too_large_to_receive, map_receive_error};
-use crate::kv::LargeAnswer;
 use crate::member::{Member, RequestError};
+use crate::records_body::RecordsBody;
 use crate::response_body::ResponseBody;
 use crate::rpc::{Rpc, RpcCounters, RpcService};
 use crate::service::Service;
@@ -76,8 +76,11 @@ impl<M: Member> Dispatch<M> {
             return self.answer_without_body(rpc, status, response);
         }
         let (mut parts, body) = response.into_parts();
-        let large: Option<LargeAnswer> = parts.extensions.remove();
-        let body = ResponseBody::grpc(body, rpc, Arc::clone(&self.rpcs), large);
+        let rpcs = Arc::clone(&self.rpcs);
+        let body = match parts.extensions.remove::<RecordsBody>() {
+            Some(records) => ResponseBody::records(records, rpc, rpcs),
+            None => ResponseBody::grpc(body, rpc, rpcs),
+        };
         Response::from_parts(parts, body)
     }
 

@@ -9,19 +9,24 @@ use kine2_proto::etcdserverpb::kv_server::Kv;
 use kine2_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use kine2_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest,
+    TxnResponse,
 };
+use kine2_proto::mvccpb::KeyValue;
 use tonic::{Code, Request, Response, Status};
 
 use crate::answer_budget::{AnswerShare, LARGE_ANSWER_BYTES};
 use crate::checks::{check_delete, check_put, check_range, check_txn};
 use crate::convert;
 use crate::member::{Member, RequestError};
-use crate::range::{SLICE_RECORDS_FIRST, STREAM_RECORDS_FIRST, SlicedRange, overtaken};
+use crate::range::{RangeEnd, SLICE_RECORDS_FIRST, STREAM_RECORDS_FIRST, SlicedRange, overtaken};
+use crate::records_body::RecordsBody;
 use crate::service::{Service, wrong_answer};
 
 /// Largest message sent (`etcd` section 4).
 const SENT_BYTES_MAX: usize = 0x7fff_ffff;
+/// A message's length is told in four bytes; beside the records there is less than as much again.
+const _: () = assert!(2 * SENT_BYTES_MAX <= 0xffff_ffff);
 /// How often a long range starts anew because a compaction overtook it.
 const RANGE_ATTEMPTS_MAX: usize = 3;
 
@@ -175,32 +180,32 @@ impl<M: Member> Service<M> {
             } else {
                 kvs.extend(convert::key_values(slice.records));
             }
-            let mut response = Response::new(RangeResponse {
-                header: self.header(end.revision),
-                kvs,
-                more: end.more,
-                count: end.count,
-            });
-            if share.bytes() >= LARGE_ANSWER_BYTES {
-                response.extensions_mut().insert(LargeAnswer::from(share));
-            }
-            return Ok(response);
+            let header = self.header(end.revision);
+            return Ok(range_response(header, kvs, end, share));
         }
     }
 }
 
-/// What an answer holds of the budget until its last byte is on its way.
-#[derive(Clone, Debug)]
-pub(crate) struct LargeAnswer {
-    _share: std::sync::Arc<AnswerShare>,
-}
-
-impl From<AnswerShare> for LargeAnswer {
-    fn from(share: AnswerShare) -> Self {
-        Self {
-            _share: std::sync::Arc::new(share),
-        }
+/// A long answer goes beside an empty one, to be encoded while it is sent.
+fn range_response(
+    header: Option<ResponseHeader>,
+    kvs: Vec<KeyValue>,
+    end: RangeEnd,
+    share: AnswerShare,
+) -> Response<RangeResponse> {
+    if share.bytes() < LARGE_ANSWER_BYTES {
+        let RangeEnd { more, count, .. } = end;
+        return Response::new(RangeResponse {
+            header,
+            kvs,
+            more,
+            count,
+        });
     }
+    let mut response = Response::new(RangeResponse::default());
+    let body = RecordsBody::new(header, kvs, end, share);
+    response.extensions_mut().insert(body);
+    response
 }
 
 fn too_large_to_send(bytes: usize) -> Status {

@@ -24,6 +24,7 @@ mod maintenance;
 mod member;
 mod process;
 mod range;
+mod records_body;
 mod response_body;
 mod rpc;
 mod server;

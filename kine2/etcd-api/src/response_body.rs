@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use crate::kv::LargeAnswer;
+use crate::records_body::RecordsBody;
 use crate::rpc::{Rpc, RpcCounters};
 
 /// The body of an answer of either kind.
@@ -19,12 +19,8 @@ pub(crate) struct ResponseBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Whole(Option<Bytes>),
-    Grpc {
-        body: tonic::body::Body,
-        call: CountedCall,
-        /// Held until the body is written.
-        _large: Option<LargeAnswer>,
-    },
+    Grpc(tonic::body::Body, CountedCall),
+    Records(RecordsBody, CountedCall),
 }
 
 impl ResponseBody {
@@ -40,18 +36,16 @@ impl ResponseBody {
         body: tonic::body::Body,
         rpc: Rpc,
         counters: Arc<RpcCounters>,
-        large: Option<LargeAnswer>,
     ) -> Self {
-        let call = CountedCall {
-            rpc,
-            counters,
-            counted: false,
-        };
-        Self(Kind::Grpc {
-            body,
-            call,
-            _large: large,
-        })
+        Self(Kind::Grpc(body, CountedCall::new(rpc, counters)))
+    }
+
+    pub(crate) const fn records(
+        records: RecordsBody,
+        rpc: Rpc,
+        counters: Arc<RpcCounters>,
+    ) -> Self {
+        Self(Kind::Records(records, CountedCall::new(rpc, counters)))
     }
 }
 
@@ -65,7 +59,17 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut self.0 {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Grpc { body, call, .. } => {
+            Kind::Records(records, call) => Poll::Ready(match records.next_piece() {
+                Some(piece) => Some(Ok(Frame::data(piece))),
+                None if call.counted => None,
+                None => {
+                    call.count(Code::Ok);
+                    let mut trailers = HeaderMap::with_capacity(1);
+                    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                    Some(Ok(Frame::trailers(trailers)))
+                }
+            }),
+            Kind::Grpc(body, call) => {
                 let frame = ready!(Pin::new(body).poll_frame(context));
                 if let Some(Ok(frame)) = &frame
                     && let Some(trailers) = frame.trailers_ref()
@@ -80,7 +84,8 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Grpc { body, .. } => body.is_end_stream(),
+            Kind::Grpc(body, _) => body.is_end_stream(),
+            Kind::Records(_, call) => call.counted,
         }
     }
 
@@ -88,7 +93,8 @@ impl Body for ResponseBody {
         match &self.0 {
             Kind::Whole(None) => SizeHint::with_exact(0),
             Kind::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Grpc { body, .. } => body.size_hint(),
+            Kind::Grpc(body, _) => body.size_hint(),
+            Kind::Records(..) => SizeHint::default(),
         }
     }
 }
@@ -103,6 +109,14 @@ struct CountedCall {
 }
 
 impl CountedCall {
+    const fn new(rpc: Rpc, counters: Arc<RpcCounters>) -> Self {
+        Self {
+            rpc,
+            counters,
+            counted: false,
+        }
+    }
+
     fn ended(&mut self, trailers: &HeaderMap) {
         let code = trailers.get("grpc-status");
         let code = code.map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));

@@ -44,7 +44,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most bytes of a request's headers.
 const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 /// Bytes of an answer that HTTP/2 takes ahead of the client's window.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Streams of one connection that the client may have reset before they were looked at.
 /// apiservers cancel all day, and h2 closes the connection beyond this (`etcd` section 4).
 const PENDING_RESETS_MAX: usize = 10_000;
