@@ -130,8 +130,10 @@ fn any_failed_operation_is_final_and_loses_nothing_synced() {
             // Killed and started again: the kernel still shows what the flush lost.
             let model = driver.model;
             let mut driver = Driver::reopen(&disk, model, seed);
-            // And what was found then survives a power cut.
+            // What was found then, and what comes after it, survives a power cut.
             driver.model.check(&driver.wal);
+            driver.steps(seed % 60).unwrap();
+            driver.sync().unwrap();
             disk.crash(seed);
             Driver::reopen(&disk, driver.model, seed);
         }
