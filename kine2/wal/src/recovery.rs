@@ -219,8 +219,6 @@ fn choose<D: Disk>(disk: &D, sequences: &BTreeSet<u64>) -> Result<Chosen<D::File
             file.size().map_err(WalError::io("measure", &name))?,
         ));
     }
-    // The oldest goes first, so that a crash leaves no gap.
-    chosen.obsolete.reverse();
     Ok(chosen)
 }
 

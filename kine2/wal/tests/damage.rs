@@ -350,6 +350,26 @@ fn missing_and_foreign_segments_are_named() {
 }
 
 #[test]
+fn a_new_log_uses_no_old_files() {
+    let disk = FakeDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1..=200, 1000);
+    wal.cut_below(LogIndex(200)).unwrap();
+    drop(wal);
+    for name in disk.list().unwrap() {
+        if name.ends_with(".wal") {
+            disk.delete(&name);
+        }
+    }
+    assert_eq!(disk.list().unwrap()[0], "0000000000000001.recycle");
+    // It counts from 1 again, and with this seed the ids are the same.
+    let (_, recovery) = open(&disk);
+    assert_eq!(recovery.last, kine2_wal::Position::START);
+    assert_eq!(disk.list().unwrap(), [FIRST]);
+    assert!(disk.bytes_of(FIRST)[8192..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn bad_files_are_refused() {
     let (disk, _) = three_segments();
     let fourth = "0000000000000004.wal";

@@ -156,14 +156,14 @@ impl Driver {
 
     pub(crate) fn step(&mut self) -> Result<(), WalError> {
         self.counter += 1;
-        match self.dice.below(32) {
-            0..12 => self.append(),
-            12..22 => self.sync(),
-            22..25 => self.set_hard_state(),
-            25..27 => self.truncate(),
-            27..29 => self.cut(),
-            29 => self.wal.mark().map(|()| self.model.synced()),
-            30 => self.wal.prepare_next().map(|_| self.model.synced()),
+        match self.dice.below(100) {
+            0..40 => self.append(),
+            40..70 => self.sync(),
+            70..77 => self.set_hard_state(),
+            77..82 => self.truncate(),
+            82..92 => self.cut(),
+            92..95 => self.wal.mark().map(|()| self.model.synced()),
+            95..99 => self.wal.prepare_next().map(|_| self.model.synced()),
             _ => self.reset(),
         }
     }
@@ -177,8 +177,8 @@ impl Driver {
                 run: 0,
             },
         };
-        let bytes = match self.dice.below(4) {
-            0 => self.dice.below(20_000),
+        let bytes = match self.dice.below(5) {
+            0 | 1 => self.dice.below(20_000),
             _ => self.dice.below(600),
         };
         let payload = payload(self.counter, bytes);
