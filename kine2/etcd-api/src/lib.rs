@@ -13,6 +13,7 @@ mod dispatch;
 mod election;
 mod errors;
 mod exposition;
+pub mod fuzz;
 mod gathered_io;
 mod health;
 mod http_answers;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +16,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Connections the kernel keeps for us until they are accepted.
 const BACKLOG: u32 = 1024;
+/// Silence after which the kernel asks for an answer, and how often it asks then.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Only the owner may connect to a unix socket.
 const SOCKET_MODE: u32 = 0o600;
 
@@ -123,8 +127,9 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Answers are small and wanted at once.
-                stream.set_nodelay(true)?;
+                if let Err(error) = set_options(&stream) {
+                    tracing::debug!(%error, "cannot set the options of a connection");
+                }
                 Ok(Connection::Tcp(stream))
             }
             Self::Unix(listener, _) => Ok(Connection::Unix(listener.accept().await?.0)),
@@ -158,6 +163,17 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    // Answers are small and wanted at once.
+    stream.set_nodelay(true)?;
+    // Whoever loses power says no goodbye.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    Ok(())
+}
+
 /// A socket left behind by a process that is gone is replaced; one that answers is not.
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
@@ -173,12 +189,18 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
                 "another process listens on it",
             ));
         }
-        std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile(path.to_owned());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-    Ok(Listener::Unix(listener, file))
+    // Under another name until only the owner may connect.
+    let mut draft = path.to_owned().into_os_string();
+    draft.push("~");
+    let draft = SocketFile(draft.into());
+    if draft.0.exists() {
+        std::fs::remove_file(&draft.0)?;
+    }
+    let listener = UnixListener::bind(&draft.0)?;
+    std::fs::set_permissions(&draft.0, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    std::fs::rename(&draft.0, path)?;
+    Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
 }
 
 /// A connection of either kind.

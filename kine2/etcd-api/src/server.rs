@@ -30,7 +30,7 @@ use crate::tls::{TlsError, TlsFiles, TlsReloader};
 /// Most connections at a time on one listener; more wait in the kernel.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Most TLS handshakes at a time on one listener.
-const HANDSHAKES_MAX: usize = 64;
+const HANDSHAKES_MAX: usize = 1024;
 /// A handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after an accept that failed for want of files or memory.

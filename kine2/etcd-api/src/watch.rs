@@ -162,7 +162,7 @@ fn cancel(response: &mut pb::WatchResponse, cause: CancelCause) {
     response.cancel_reason = reason.to_owned();
 }
 
-fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
+pub(crate) fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
     let filters = |filter: FilterType| create.filters.contains(&i32::from(filter));
     let (no_put, no_delete) = (filters(FilterType::Noput), filters(FilterType::Nodelete));
     // No key is the first of all keys (`etcd S30`).
