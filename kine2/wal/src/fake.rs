@@ -7,14 +7,20 @@
 //! depends on time. Zeros take no memory, so segments of any size are cheap, and images share their
 //! pages.
 
+mod faults;
 mod inode;
+mod survival;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::disk::{Disk, DiskFile};
+use crate::fake::faults::Faults;
 use crate::fake::inode::Inode;
+use crate::fake::survival::{Dice, Survival};
+
+pub use crate::fake::faults::Operation;
 
 /// A disk in memory. A clone is the same disk; [`fork`](Self::fork) makes another one.
 #[derive(Clone, Debug, Default)]
@@ -27,43 +33,6 @@ pub struct FakeDisk {
 pub struct Image {
     names: BTreeMap<String, u64>,
     inodes: BTreeMap<u64, Inode>,
-}
-
-/// What a disk is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
-    /// [`Disk::list`].
-    List,
-    /// [`Disk::create`].
-    Create,
-    /// [`Disk::open`].
-    Open,
-    /// [`Disk::rename`].
-    Rename,
-    /// [`Disk::remove`].
-    Remove,
-    /// [`Disk::sync_dir`].
-    SyncDir,
-    /// [`DiskFile::read_exact_at`].
-    Read,
-    /// [`DiskFile::write_all_at`].
-    Write,
-    /// [`DiskFile::sync_data`].
-    Sync,
-}
-
-impl Operation {
-    fn is_change(self) -> bool {
-        match self {
-            Self::List | Self::Open | Self::Read => false,
-            Self::Create
-            | Self::Rename
-            | Self::Remove
-            | Self::SyncDir
-            | Self::Write
-            | Self::Sync => true,
-        }
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -86,18 +55,6 @@ enum NameChange {
     Create(String, u64),
     Rename(String, String),
     Remove(String),
-}
-
-#[derive(Clone, Debug, Default)]
-struct Faults {
-    /// By operation: how many more succeed, and the error after them.
-    errors: BTreeMap<Operation, (u64, io::ErrorKind)>,
-    /// How many more writes succeed, and how many bytes of the next are written before it fails.
-    short_write: Option<(u64, usize)>,
-    /// Most bytes all files may have together.
-    capacity_bytes: Option<u64>,
-    /// Changes until the power is gone.
-    changes_left: Option<u64>,
 }
 
 impl FakeDisk {
@@ -411,26 +368,7 @@ impl State {
     /// Counts an operation and fails it if that was planned.
     fn begin(&mut self, operation: Operation) -> io::Result<()> {
         *self.counts.entry(operation).or_default() += 1;
-        if operation.is_change()
-            && let Some(left) = &mut self.faults.changes_left
-            && *left > 0
-        {
-            *left -= 1;
-        } else if self.faults.changes_left == Some(0) {
-            return Err(io::Error::other("the power is off"));
-        }
-        match self.faults.errors.get_mut(&operation) {
-            Some((0, kind)) => {
-                let kind = *kind;
-                self.faults.errors.remove(&operation);
-                Err(kind.into())
-            }
-            Some((left, _)) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        self.faults.begin(operation)
     }
 
     /// How many bytes of a write are written, and the error after them.
@@ -504,59 +442,6 @@ impl NameChange {
                 names.remove(&name);
             }
         }
-    }
-}
-
-/// How much of what was not flushed survives a power cut.
-#[derive(Clone, Copy, Debug)]
-enum Survival {
-    Nothing,
-    All,
-    /// The first ones, in the order written.
-    Prefix,
-    /// The last ones.
-    Suffix,
-    /// Each one by itself, with this chance of 256.
-    Each(u64),
-}
-
-impl Survival {
-    fn draw(dice: &mut Dice) -> Self {
-        match dice.below(8) {
-            0 => Self::Nothing,
-            1 => Self::All,
-            2 => Self::Prefix,
-            3 => Self::Suffix,
-            4 => Self::Each(240),
-            5 => Self::Each(16),
-            _ => Self::Each(128),
-        }
-    }
-
-    /// Does change `at` of `count` survive?
-    fn draw_change(self, dice: &mut Dice, at: u64, count: u64) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::All => true,
-            // The border moves with each change; that only blurs it.
-            Self::Prefix => at < dice.below(count + 1),
-            Self::Suffix => at >= dice.below(count + 1),
-            Self::Each(chance) => dice.below(256) < chance,
-        }
-    }
-}
-
-/// SplitMix64.
-#[derive(Clone, Copy, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
     }
 }
 

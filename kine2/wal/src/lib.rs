@@ -21,6 +21,7 @@ mod prepare;
 mod read;
 mod record;
 mod recovery;
+mod replay;
 mod scan;
 mod segment;
 mod wal;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Dice, Survival};
+use super::survival::{Dice, Survival};
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
