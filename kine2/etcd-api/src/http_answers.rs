@@ -218,6 +218,25 @@ impl<M: Member> Service<M> {
         for (name, help, value) in gauges {
             out.gauge(name, help, value);
         }
+        let id = format!("{:x}", self.member.identity().member_id);
+        for (name, help, label, value) in [
+            (
+                "etcd_server_version",
+                "Which etcd this is like.",
+                "server_version",
+                ETCD_VERSION,
+            ),
+            (
+                "etcd_cluster_version",
+                "Version of the cluster.",
+                "cluster_version",
+                ETCD_VERSION_CLUSTER,
+            ),
+            ("etcd_server_id", "Id of this member.", "server_id", &id),
+        ] {
+            out.family(name, help, "gauge");
+            out.sample(name, &[(label, value)], 1.0);
+        }
         self.member.metrics(&mut out);
         rpcs.write(&mut out);
         write_process_metrics(&mut out);

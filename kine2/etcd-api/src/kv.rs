@@ -19,7 +19,7 @@ use crate::answer_budget::{AnswerShare, LARGE_ANSWER_BYTES};
 use crate::checks::{check_delete, check_put, check_range, check_txn};
 use crate::convert;
 use crate::member::{Member, RequestError};
-use crate::range::{RangeEnd, SLICE_RECORDS_FIRST, STREAM_RECORDS_FIRST, SlicedRange, overtaken};
+use crate::range::{ANSWER_SLICES, RangeEnd, STREAM_SLICES, SlicedRange, overtaken};
 use crate::records_body::RecordsBody;
 use crate::service::{Service, wrong_answer};
 
@@ -69,6 +69,7 @@ impl<M: Member> Kv for Service<M> {
         let request = request.into_inner();
         check_range(&request)?;
         check_streamable(&request)?;
+        self.answers.admit().await?;
         let serializable = request.serializable;
         let query = RangeQuery {
             sort: None,
@@ -76,7 +77,8 @@ impl<M: Member> Kv for Service<M> {
         };
         let chunks = RangeChunks {
             service: self.clone(),
-            range: Some(SlicedRange::new(query, serializable, STREAM_RECORDS_FIRST)),
+            share: None,
+            range: Some(SlicedRange::new(query, serializable, STREAM_SLICES)),
         };
         Ok(Response::new(Box::pin(unfold(chunks, RangeChunks::step))))
     }
@@ -154,7 +156,7 @@ impl<M: Member> Service<M> {
         query: &RangeQuery,
         serializable: bool,
     ) -> Result<Response<RangeResponse>, ReadFailure> {
-        let mut range = SlicedRange::new(query.clone(), serializable, SLICE_RECORDS_FIRST);
+        let mut range = SlicedRange::new(query.clone(), serializable, ANSWER_SLICES);
         let mut share = self.answers.share();
         let mut kvs = Vec::new();
         loop {
@@ -241,6 +243,8 @@ fn check_streamable(request: &RangeRequest) -> Result<(), Status> {
 /// A range on its way in chunks; the next one is read when the client has room for it.
 struct RangeChunks<M> {
     service: Service<M>,
+    /// Of the chunk that was read last.
+    share: Option<AnswerShare>,
     /// `None` after the last chunk.
     range: Option<SlicedRange>,
 }
@@ -248,6 +252,7 @@ struct RangeChunks<M> {
 impl<M: Member> RangeChunks<M> {
     async fn step(mut self) -> Option<(Result<RangeStreamResponse, Status>, Self)> {
         let range = self.range.as_mut()?;
+        self.share = None;
         if self.service.stop.is_stopped() {
             self.range = None;
             return Some((Err(RequestError::Stopped.into()), self));
@@ -259,6 +264,9 @@ impl<M: Member> RangeChunks<M> {
                 return Some((Err(error.into()), self));
             }
         };
+        let mut share = self.service.answers.share();
+        share.grow(slice.bytes);
+        self.share = Some(share);
         let kvs = convert::key_values(slice.records);
         let mut response = RangeResponse {
             kvs,

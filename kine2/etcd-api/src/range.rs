@@ -6,12 +6,23 @@ use kine2_mvcc::{RangeAnswer, RangeQuery, Record, Refusal, Revision, RevisionBou
 
 use crate::member::{Member, RequestError};
 
-/// Records of the first slice of an answer in one piece: a page of an apiserver.
-pub(crate) const SLICE_RECORDS_FIRST: i64 = 500;
-/// Records of the first slice of a stream.
-pub(crate) const STREAM_RECORDS_FIRST: i64 = 16;
-/// Slices grow to and shrink from about this size.
-const SLICE_BYTES: usize = 512 << 10;
+/// How a range is cut. Slices grow and shrink towards the size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SliceSize {
+    first_records: i64,
+    bytes: usize,
+}
+
+/// For an answer in one piece: the first slice is a page of an apiserver.
+pub(crate) const ANSWER_SLICES: SliceSize = SliceSize {
+    first_records: 500,
+    bytes: 512 << 10,
+};
+/// For a stream, of which the client reads as much as it likes.
+pub(crate) const STREAM_SLICES: SliceSize = SliceSize {
+    first_records: 16,
+    bytes: 128 << 10,
+};
 /// Most records of a slice.
 const SLICE_RECORDS_MAX: i64 = 10_000;
 
@@ -22,6 +33,7 @@ pub(crate) struct SlicedRange {
     query: RangeQuery,
     serializable: bool,
     slice_records: i64,
+    slice_bytes: usize,
     /// The store's revision when the first slice was read.
     started_at: Option<Revision>,
     sent: i64,
@@ -47,11 +59,12 @@ pub(crate) struct RangeEnd {
 }
 
 impl SlicedRange {
-    pub(crate) const fn new(query: RangeQuery, serializable: bool, slice_records: i64) -> Self {
+    pub(crate) const fn new(query: RangeQuery, serializable: bool, size: SliceSize) -> Self {
         Self {
             query,
             serializable,
-            slice_records,
+            slice_records: size.first_records,
+            slice_bytes: size.bytes,
             started_at: None,
             sent: 0,
             count: 0,
@@ -98,9 +111,9 @@ impl SlicedRange {
         if let Some(last) = answer.records.last() {
             self.query.range.start = next_key(last.view().key);
         }
-        if bytes < SLICE_BYTES / 2 {
+        if bytes < self.slice_bytes / 2 {
             self.slice_records = (self.slice_records * 2).min(SLICE_RECORDS_MAX);
-        } else if bytes > SLICE_BYTES {
+        } else if bytes > self.slice_bytes {
             self.slice_records = (self.slice_records / 2).max(1);
         }
         let revision = self.started_at.expect("set with the first slice");
