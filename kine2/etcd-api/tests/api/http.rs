@@ -27,7 +27,7 @@ pub(crate) async fn request(
     )
 }
 
-async fn get(url: &str, path: &str) -> (u16, String) {
+pub(crate) async fn get(url: &str, path: &str) -> (u16, String) {
     let address = url.strip_prefix("http://").unwrap();
     request(TcpStream::connect(address).await.unwrap(), "GET", path).await
 }

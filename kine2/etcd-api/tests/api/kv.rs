@@ -430,3 +430,33 @@ async fn s57_a_stream_has_no_other_order_and_no_filters() {
     let text = "etcdserver: mvcc: required revision is a future revision";
     check_error(stream(&client, future).await, Code::OutOfRange, text);
 }
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_counted_until_its_client_goes() {
+    let server = Running::start();
+    let client = server.client().await;
+    // More than a client takes before it reads.
+    fill(&server, 1000, 20_000);
+    // As a stream, so that reading can be put off.
+    let unread = client
+        .server_stream::<_, RangeResponse>(RANGE, all())
+        .await
+        .unwrap();
+    let in_flight = async || {
+        let (_, metrics) = crate::http::get(&server.client_url, "/metrics").await;
+        let name = "kine2_large_answers_in_flight_bytes ";
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        value.parse::<u64>().unwrap()
+    };
+    assert!(in_flight().await > 20_000_000);
+    drop(unread);
+    in_time(async {
+        while in_flight().await > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kine2_etcd_api::{ServeConfig, ServeError, Server, TlsFiles};
-use kine2_proto::etcdserverpb::{PutRequest, PutResponse};
+use kine2_proto::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -111,6 +111,16 @@ async fn s61_grpc_and_http_share_the_encrypted_port() {
     let ca = Authority::new();
     let server = start(ca.install("kine2", dir.path()));
     put_over(&server, ca.client_config()).await.unwrap();
+    server.member.put("large", &vec![b'v'; 5_000_000]);
+    let endpoint = Endpoint::from_shared(server.client_url.clone()).unwrap();
+    let client = Client::connect(endpoint.tls_config(ca.client_config()).unwrap()).await;
+    let all = RangeRequest {
+        key: "\0".into(),
+        range_end: "\0".into(),
+        ..RangeRequest::default()
+    };
+    let list: RangeResponse = client.call("/etcdserverpb.KV/Range", all).await.unwrap();
+    assert!(list.kvs.len() == 2 && list.kvs[1].0.len() > 5_000_000);
     for alpn in [&[&b"http/1.1"[..]][..], &[]] {
         let io = TcpStream::connect(address(&server)).await.unwrap();
         let name = ServerName::try_from("kine2").unwrap();
