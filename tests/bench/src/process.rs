@@ -1,51 +1,128 @@
-//! What the kernel counts of a process.
+//! What the kernel counts of a process, and where it may run.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
-/// Ticks of the kernel's accounting in a second.
-const TICKS: u64 = 100;
+/// Ticks of `/proc/PID/stat` in a second: fixed by the kernel's interface to programs.
+const TICKS_PER_SECOND: u64 = 100;
 
-/// User and system time of all threads in microseconds. Taken from the scheduler's nanoseconds,
-/// thread by thread, because the ticks are too coarse for short windows.
-pub(crate) fn cpu_micros(pid: u32) -> anyhow::Result<u64> {
-    let mut nanos = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = task?.path().join("schedstat");
-        let Ok(text) = fs::read_to_string(path) else { continue };
-        nanos += text.split(' ').next().unwrap_or_default().parse::<u64>().unwrap_or_default();
+/// A process that uses less than [`QUIET_CPU`] in this time has done what was asked of it.
+const QUIET_STEP: Duration = Duration::from_millis(200);
+/// One tick is what idling costs.
+const QUIET_CPU: Duration = Duration::from_millis(20);
+/// Waited at most for that.
+const QUIET_MAX: Duration = Duration::from_secs(5);
+
+/// What a process has used since it began, all its threads together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// In user and in system mode, in steps of 10 ms.
+    pub(crate) cpu: Duration,
+    /// Bytes of the pages it made dirty, as the kernel counts them.
+    pub(crate) written_bytes: u64,
+}
+
+impl Usage {
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("process {pid} is gone"))?;
+        // The name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let mut fields = after_name.split_whitespace().skip(11);
+        let mut ticks = || {
+            fields
+                .next()
+                .context("/proc/PID/stat is short")?
+                .parse::<u64>()
+                .context("ticks")
+        };
+        let cpu = Duration::from_millis((ticks()? + ticks()?) * 1_000 / TICKS_PER_SECOND);
+        let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let written = io
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(Self {
+            cpu,
+            written_bytes: written.context("/proc/PID/io is short")?.parse()?,
+        })
     }
-    if nanos > 0 {
-        return Ok(nanos / 1_000);
+
+    /// Waits until the process has nothing more to do, and what it has used then.
+    pub(crate) fn when_quiet(pid: u32) -> anyhow::Result<Self> {
+        let mut usage = Self::of(pid)?;
+        for _ in 0..QUIET_MAX.as_millis() / QUIET_STEP.as_millis() {
+            pause(QUIET_STEP);
+            let now = Self::of(pid)?;
+            let quiet = now.since(&usage).cpu < QUIET_CPU;
+            usage = now;
+            if quiet {
+                break;
+            }
+        }
+        Ok(usage)
     }
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit(')').next().context("a process has a name")?;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(ticks * (1_000_000 / TICKS))
+
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            cpu: self.cpu - earlier.cpu,
+            written_bytes: self.written_bytes - earlier.written_bytes,
+        }
+    }
 }
 
-/// Bytes the process caused to be written to disks.
-pub(crate) fn written_bytes(pid: u32) -> anyhow::Result<u64> {
-    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    Ok(line.context("no write_bytes")?.trim().parse()?)
+/// Processor time of this thread, which is the only one that does anything.
+pub(crate) fn own_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it is not negative")
 }
 
-/// Resident memory now and at most since [`reset_peak`], in KiB.
-pub(crate) fn memory_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().trim_end_matches(" kB").parse().ok()
-    };
-    let now = field("VmRSS:").context("no VmRSS")?;
-    Ok((now, field("VmHWM:").unwrap_or(now)))
+/// Resident memory in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) now: u64,
+    /// Most since [`reset_peak`].
+    pub(crate) peak: u64,
 }
 
-/// Starts the peak anew.
-pub(crate) fn reset_peak(pid: u32) {
-    // Older kernels and locked-down ones refuse: the peak is then that of the whole run.
-    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+impl Memory {
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))
+            .with_context(|| format!("process {pid} is gone"))?;
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line
+                .with_context(|| format!("no {name}"))?
+                .trim()
+                .trim_end_matches(" kB");
+            anyhow::Ok(number.parse::<u64>()? * 1024)
+        };
+        Ok(Self {
+            now: bytes("VmRSS:")?,
+            peak: bytes("VmHWM:")?,
+        })
+    }
+}
+
+/// Starts the peak of resident memory anew.
+pub(crate) fn reset_peak(pid: u32) -> anyhow::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("reset the peak of resident memory")
+}
+
+/// Keeps this thread, and what it starts from now on, on one core.
+pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores)
+        .with_context(|| format!("run on core {core}; the benchmark needs cores 0 and 1"))
+}
+
+/// Waits; the thread has nothing else to do.
+pub(crate) fn pause(duration: Duration) {
+    let end = std::time::Instant::now() + duration;
+    while let Some(left) = end.checked_duration_since(std::time::Instant::now()) {
+        std::thread::park_timeout(left);
+    }
 }

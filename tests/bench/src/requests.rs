@@ -1,63 +1,123 @@
-//! The requests Kubernetes makes, as bytes.
+//! The requests Kubernetes makes, as gRPC frames (etcd A1, A2, A6, A10).
 
-use crate::wire::Message;
+use bytes::Bytes;
 
-pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
-pub(crate) const TXN: &str = "/etcdserverpb.KV/Txn";
-pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
-pub(crate) const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
-pub(crate) const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
+use crate::protobuf::Writer;
 
-/// What all keys begin with.
-pub(crate) const PREFIX: &str = "/registry/configmaps/";
-const PREFIX_END: &str = "/registry/configmaps0";
+/// Headers, tags and lengths of the largest request, without its keys and value.
+const OVERHEAD_BYTES: usize = 128;
 
-/// About 60 bytes, as a namespace and a name make.
-pub(crate) fn key(space: &str, number: usize) -> Vec<u8> {
-    format!("{PREFIX}{space}-namespace/configmap-{number:020}").into_bytes()
+/// `Compare.target` MOD; the result EQUAL is 0 and so left out.
+const TARGET_MOD: i64 = 2;
+
+/// The methods that are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Range,
+    Txn,
+    Watch,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseRevoke,
 }
 
-pub(crate) fn get(key: &[u8]) -> Vec<u8> {
-    Message::default().bytes(1, key).int(3, 1).0
-}
+impl Method {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Range,
+        Self::Txn,
+        Self::Watch,
+        Self::LeaseGrant,
+        Self::LeaseKeepAlive,
+        Self::LeaseRevoke,
+    ];
 
-/// A page of the list after a key; an empty one for the first page.
-pub(crate) fn list(after: &[u8], limit: i64, revision: i64) -> Vec<u8> {
-    let mut start = after.to_vec();
-    if start.is_empty() {
-        start.extend_from_slice(PREFIX.as_bytes());
-    } else {
-        start.push(0);
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Range => "/etcdserverpb.KV/Range",
+            Self::Txn => "/etcdserverpb.KV/Txn",
+            Self::Watch => "/etcdserverpb.Watch/Watch",
+            Self::LeaseGrant => "/etcdserverpb.Lease/LeaseGrant",
+            Self::LeaseKeepAlive => "/etcdserverpb.Lease/LeaseKeepAlive",
+            Self::LeaseRevoke => "/etcdserverpb.Lease/LeaseRevoke",
+        }
     }
-    Message::default().bytes(1, &start).bytes(2, PREFIX_END.as_bytes()).int(3, limit).int(4, revision).0
 }
 
-/// Compare mod_revision, then put, or else read.
-pub(crate) fn put_if(key: &[u8], revision: i64, value: &[u8], lease: i64) -> Vec<u8> {
-    // target MOD = 2, result EQUAL = 0, mod_revision = 6.
-    let compare = Message::default().int(2, 2).bytes(3, key).present(6, revision);
-    let put = Message::default().bytes(1, key).bytes(2, value).int(3, lease);
-    let success = Message::default().message(2, &put);
-    let txn = Message::default().message(1, &compare).message(2, &success);
-    if revision == 0 {
-        return txn.0;
-    }
-    let range = Message::default().bytes(1, key);
-    txn.message(3, &Message::default().message(1, &range)).0
+/// Range of one key.
+pub(crate) fn get(key: &[u8]) -> Bytes {
+    let mut request = Writer::new(OVERHEAD_BYTES + key.len());
+    request.int(3, 1);
+    request.bytes(1, key);
+    request.frame()
 }
 
-pub(crate) fn watch() -> Vec<u8> {
-    let create = Message::default()
-        .bytes(1, PREFIX.as_bytes())
-        .bytes(2, PREFIX_END.as_bytes())
-        .int(6, 1);
-    Message::default().message(1, &create).0
+/// A page of `[start, end)`; revision 0 is the latest.
+pub(crate) fn list(start: &[u8], end: &[u8], limit: i64, revision: i64) -> Bytes {
+    let mut request = Writer::new(OVERHEAD_BYTES + start.len() + end.len());
+    request.int(4, revision);
+    request.int(3, limit);
+    request.bytes(2, end);
+    request.bytes(1, start);
+    request.frame()
 }
 
-pub(crate) fn lease_grant(ttl: i64) -> Vec<u8> {
-    Message::default().int(1, ttl).0
+/// Put if the key is not there. The API server sends no other branch with it.
+pub(crate) fn create(key: &[u8], value: &[u8], lease: i64) -> Bytes {
+    let mut request = Writer::new(OVERHEAD_BYTES + 2 * key.len() + value.len());
+    put_if_unchanged(&mut request, key, 0, value, lease);
+    request.frame()
 }
 
-pub(crate) fn lease_revoke(id: i64) -> Vec<u8> {
-    Message::default().int(1, id).0
+/// Put if the key has this revision, else read it.
+pub(crate) fn update(key: &[u8], revision: i64, value: &[u8]) -> Bytes {
+    let mut request = Writer::new(OVERHEAD_BYTES + 3 * key.len() + value.len());
+    request.nested(3, |failure| failure.nested(1, |range| range.bytes(1, key)));
+    put_if_unchanged(&mut request, key, revision, value, 0);
+    request.frame()
+}
+
+fn put_if_unchanged(request: &mut Writer, key: &[u8], revision: i64, value: &[u8], lease: i64) {
+    request.nested(2, |success| {
+        success.nested(2, |put| {
+            put.int(3, lease);
+            put.bytes(2, value);
+            put.bytes(1, key);
+        });
+    });
+    request.nested(1, |compare| {
+        compare.int(6, revision);
+        compare.bytes(3, key);
+        compare.int(2, TARGET_MOD);
+    });
+}
+
+/// A watch as the API server's cache has it: previous values and progress are asked for.
+pub(crate) fn watch(start: &[u8], end: &[u8]) -> Bytes {
+    let mut request = Writer::new(OVERHEAD_BYTES + start.len() + end.len());
+    request.nested(1, |create| {
+        create.int(6, 1);
+        create.int(4, 1);
+        create.bytes(2, end);
+        create.bytes(1, start);
+    });
+    request.frame()
+}
+
+pub(crate) fn lease_grant(ttl_seconds: i64) -> Bytes {
+    number(ttl_seconds)
+}
+
+pub(crate) fn lease_keep_alive(id: i64) -> Bytes {
+    number(id)
+}
+
+pub(crate) fn lease_revoke(id: i64) -> Bytes {
+    number(id)
+}
+
+/// A message whose only field is its first.
+fn number(value: i64) -> Bytes {
+    let mut request = Writer::new(OVERHEAD_BYTES);
+    request.int(1, value);
+    request.frame()
 }
