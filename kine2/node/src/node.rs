@@ -118,6 +118,8 @@ struct Saving {
     /// Something was saved since the last checkpoint.
     dirty: bool,
     checkpointing: bool,
+    /// The node is about to stop: checkpoint whatever there is.
+    settling: bool,
     last_checkpoint: LogPosition,
     last_checkpoint_at: Duration,
 }
@@ -235,6 +237,19 @@ impl<W> Node<W> {
         ];
         self.wake_at = wakes.into_iter().flatten().min();
         self.wake_at
+    }
+
+    /// From now on everything is saved and made durable as soon as it can be.
+    pub fn settle(&mut self) {
+        self.saving.settling = true;
+    }
+
+    /// Whether nothing is under way and the state is durable.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let saving = &self.saving;
+        let idle = self.queue.is_empty() && self.logged.is_empty() && saving.in_flight.is_none();
+        idle && !saving.dirty && !saving.checkpointing
     }
 
     /// Whether a client's command must be refused because too much is waiting.
@@ -500,11 +515,13 @@ impl<W> Node<W> {
     }
 
     fn on_tick(&mut self, now: Duration) {
-        if let Some(stall) = self.wake_at.and_then(|due| now.checked_sub(due)) {
-            if stall >= STALL_MIN {
-                // Renewals may have been waiting for us all that time (`repl T3`).
-                self.clock.extend_all(stall);
-            }
+        let stall = self
+            .wake_at
+            .and_then(|due| now.checked_sub(due))
+            .unwrap_or_default();
+        if stall >= STALL_MIN {
+            // Renewals may have been waiting for us all that time (`repl T3`).
+            self.clock.extend_all(stall);
         }
         let room = EXPIRING_MAX - self.expiring;
         for id in self.clock.expire(now, room) {
@@ -565,7 +582,8 @@ impl<W> Node<W> {
         }
         let saving = &self.saving;
         let entries = self.store.applied().index - saving.last_checkpoint.index;
-        let due = saving.bytes >= self.options.checkpoint_bytes
+        let due = saving.settling
+            || saving.bytes >= self.options.checkpoint_bytes
             || entries >= self.options.checkpoint_entries
             || now >= saving.last_checkpoint_at + self.options.checkpoint_interval
             || (!self.physical.is_empty() && !self.store.compacting());

@@ -1,0 +1,122 @@
+//! The loop: wait, apply, hand out.
+//!
+//! It runs as a task of the runtime's one thread, behind all tasks that were ready before it; so
+//! what they submitted in one sweep goes to the log as one batch.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use kine2_node::Event;
+
+use super::log_thread::LogThread;
+use super::shared::{Finished, Shared};
+use super::state_thread::StateThread;
+
+/// Longest wait between two ticks.
+const TICK_MAX: Duration = Duration::from_millis(500);
+
+/// Drives the node until a disk fails. Cancel-safe: nothing is lost when its future is dropped
+/// while it waits.
+///
+/// # Errors
+/// If the log or the state cannot be written or read: nothing more may be served.
+pub(super) async fn drive(
+    shared: &Shared,
+    log: &LogThread,
+    state: &StateThread,
+) -> anyhow::Result<()> {
+    loop {
+        let now = shared.now();
+        for finished in shared.take_finished() {
+            apply(shared, now, finished)?;
+        }
+        let next_wake = turn(shared, now, log, state)?;
+        let wait = next_wake.saturating_sub(shared.now()).min(TICK_MAX);
+        if wait.is_zero() {
+            // Let the clients in between two slices of background work.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            biased;
+            () = shared.woken() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Finishes what is under way and makes the state durable, so that the next start has no log to
+/// apply.
+///
+/// # Errors
+/// As [`drive`].
+pub(super) async fn settle(
+    shared: &Shared,
+    log: &LogThread,
+    state: &StateThread,
+) -> anyhow::Result<()> {
+    shared.node.lock().settle();
+    loop {
+        let now = shared.now();
+        for finished in shared.take_finished() {
+            apply(shared, now, finished)?;
+        }
+        turn(shared, now, log, state)?;
+        if shared.node.lock().is_settled() {
+            return Ok(());
+        }
+        shared.woken().await;
+    }
+}
+
+fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<()> {
+    let event = match finished {
+        Finished::Logged(result) => {
+            result.context("write the log")?;
+            Event::Persisted
+        }
+        Finished::Saved(result) => Event::Saved(result.context("write the state")?),
+        Finished::Checkpointed(result) => {
+            Event::Checkpointed(result.context("checkpoint the state")?)
+        }
+    };
+    shared.node.lock().apply(now, event)?;
+    Ok(())
+}
+
+/// Ticks if a tick is due, hands out what the node wants done, and says when to come back.
+fn turn(
+    shared: &Shared,
+    now: Duration,
+    log: &LogThread,
+    state: &StateThread,
+) -> anyhow::Result<Duration> {
+    let mut node = shared.node.lock();
+    if node.next_wake(now).is_some_and(|due| due <= now) {
+        node.apply(now, Event::Tick)?;
+    }
+    let output = node.take_output(now);
+    let next_wake = node.next_wake(now).unwrap_or(now + TICK_MAX);
+    drop(node);
+
+    if !output.persist.is_empty() {
+        log.append(output.persist);
+    }
+    for (waiter, answer) in output.answers {
+        // A client that has gone away does not want its answer.
+        let _ = waiter.send(answer);
+    }
+    for stream in output.ready_streams {
+        shared.stream_ready(stream);
+    }
+    if let Some(batch) = output.state {
+        state.apply(batch);
+    }
+    if output.checkpoint {
+        state.checkpoint();
+    }
+    if let Some(index) = output.cut_below {
+        log.cut_below(index);
+    }
+    Ok(next_wake)
+}

@@ -1,0 +1,113 @@
+//! The thread that owns the log: one write and one flush for everything that waits.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kine2_node::LogEntry;
+use kine2_wal::{FileDisk, LogIndex, Term, Wal, WalError};
+
+use super::metrics::RuntimeMetrics;
+use super::shared::{Finished, Shared};
+
+/// The real log.
+pub(super) type Log = Wal<FileDisk>;
+
+/// Quiet time after which the next segment is made ready.
+const IDLE: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+enum Job {
+    Append(Vec<LogEntry>),
+    CutBelow(u64),
+}
+
+/// The thread and the way to it. The node hands out one batch at a time, so the channel is
+/// bounded by that and by cuts, one for each checkpoint.
+#[derive(Debug)]
+pub(super) struct LogThread {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+impl LogThread {
+    pub(super) fn spawn(
+        log: Log,
+        shared: Arc<Shared>,
+        metrics: Arc<RuntimeMetrics>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = channel();
+        let thread = std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || run(log, &shared, &metrics, &queue))?;
+        Ok(Self { jobs, thread })
+    }
+
+    pub(super) fn append(&self, entries: Vec<LogEntry>) {
+        self.send(Job::Append(entries));
+    }
+
+    pub(super) fn cut_below(&self, index: u64) {
+        self.send(Job::CutBelow(index));
+    }
+
+    /// Waits until all jobs are done.
+    pub(super) fn join(self) {
+        drop(self.jobs);
+        self.thread.join().expect("the log thread does not panic");
+    }
+
+    fn send(&self, job: Job) {
+        self.jobs
+            .send(job)
+            .expect("the thread runs until the channel is closed");
+    }
+}
+
+/// Makes the next segment ready, a step at a time, so that a batch never waits for long.
+fn prepare(log: &mut Log) -> Result<(), WalError> {
+    match log.prepare_next() {
+        // A full disk is told to whoever writes, when it is met by a write.
+        Err(error) if error.is_no_space() => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+fn run(mut log: Log, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver<Job>) {
+    loop {
+        let result = match queue.recv_timeout(IDLE) {
+            Ok(Job::Append(entries)) => {
+                let begun = Instant::now();
+                let result = append(&mut log, &entries);
+                metrics.log_sync.observe(begun.elapsed());
+                shared.finish(Finished::Logged(result));
+                Ok(())
+            }
+            Ok(Job::CutBelow(index)) => log.cut_below(LogIndex(index)),
+            Err(RecvTimeoutError::Timeout) => {
+                prepare(&mut log).map(|()| metrics.log_bytes.set(log.size_bytes()))
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if result.is_err() {
+            // The log is closed now: the next batch would fail, and this one tells why.
+            shared.finish(Finished::Logged(result));
+        }
+    }
+}
+
+fn append(log: &mut Log, entries: &[LogEntry]) -> Result<(), WalError> {
+    for entry in entries {
+        let term = Term {
+            epoch: entry.position.epoch,
+            run: entry.position.run,
+        };
+        let placed = log.append(term, &entry.payload)?;
+        assert_eq!(
+            placed.index.0, entry.position.index,
+            "the node and the log count alike"
+        );
+    }
+    log.sync()
+}

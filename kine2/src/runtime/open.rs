@@ -1,0 +1,225 @@
+//! Opening a data directory: the log, the state, and the state brought up to the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use kine2_backend::Options as BackendOptions;
+use kine2_mvcc::{Backend, BackendError, LogPosition, Store, StoreOptions};
+use kine2_node::{LogEntry, Node};
+use kine2_wal::{FileDisk, LogIndex, Recovery, Term, Wal, WalOptions};
+use tracing::{info, warn};
+
+use super::identity::{NodeIdentity, random_id};
+use super::log_thread::Log;
+use super::shared::Waiter;
+
+/// Bytes of log read at once when the state is brought up to it.
+const REPLAY_BYTES: usize = 4 << 20;
+/// Epoch of a node that has never had a peer (`repl section 10`, bootstrap).
+const FIRST_EPOCH: u64 = 1;
+
+/// What opening needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct OpenOptions {
+    pub(super) data_dir: PathBuf,
+    pub(super) segment_bytes: u64,
+    pub(super) backend: BackendOptions,
+    pub(super) store: StoreOptions,
+}
+
+/// A data directory that is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) identity: NodeIdentity,
+    pub(super) log: Log,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) store: Store,
+    /// The term of what this start appends.
+    pub(super) term: Term,
+}
+
+/// Opens a data directory, making it if it is new.
+///
+/// # Errors
+/// If the directory is in use, unreadable or damaged; says what can be done.
+pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
+    let data_dir = &options.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("make the data directory {}", data_dir.display()))?;
+    let (mut log, recovery) = open_log(&data_dir.join("store/wal"), options.segment_bytes)?;
+    let identity = NodeIdentity::load_or_create(data_dir)?;
+    let state_dir = data_dir.join("store/state");
+    let (backend, store) = open_state(&state_dir, options, &log, &recovery)?;
+    let term = next_term(&recovery)?;
+    // A node never goes on in a run that it may have used before it stopped (`repl A5`).
+    log.set_hard_state(encode_hard_state(term))
+        .context("note the new run in the log")?;
+    log.sync().context("note the new run in the log")?;
+    Ok(Opened {
+        identity,
+        log,
+        backend,
+        store,
+        term,
+    })
+}
+
+fn open_log(dir: &Path, segment_bytes: u64) -> anyhow::Result<(Log, Recovery)> {
+    let disk = match FileDisk::open(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            bail!(
+                "{} is in use by another kine2: stop it first",
+                dir.display()
+            )
+        }
+        other => other.with_context(|| format!("open the log directory {}", dir.display()))?,
+    };
+    let wal_options = WalOptions {
+        segment_bytes,
+        ..WalOptions::with_seed(random_id()?)
+    };
+    let (log, recovery) = Wal::open(disk, wal_options)
+        .with_context(|| format!("open the log in {}", dir.display()))?;
+    if let Some(torn) = &recovery.torn_tail {
+        info!(
+            ?torn,
+            "cut off what a crash had left half-written; it was never acknowledged"
+        );
+    }
+    Ok((log, recovery))
+}
+
+fn open_state(
+    dir: &Path,
+    options: &OpenOptions,
+    log: &Log,
+    recovery: &Recovery,
+) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
+    match try_open_state(dir, options, log) {
+        Ok(opened) => Ok(opened),
+        Err(error) => {
+            let rebuildable = recovery.base.index == LogIndex(0)
+                && matches!(error.downcast_ref(), Some(BackendError::Damaged(_)));
+            if !rebuildable {
+                return Err(error.context(format!("open the state in {}", dir.display())));
+            }
+            warn!(%error, "the state is rebuilt from the log");
+            kine2_backend::destroy(dir)
+                .with_context(|| format!("delete the state in {}", dir.display()))?;
+            try_open_state(dir, options, log)
+        }
+    }
+}
+
+fn try_open_state(
+    dir: &Path,
+    options: &OpenOptions,
+    log: &Log,
+) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
+    let backend = kine2_backend::open(dir, &options.backend)?;
+    let mut store = Store::open(Arc::clone(&backend), options.store)?;
+    let held = store.applied().index;
+    let (first, last) = (log.first_index().0, log.last_index().0);
+    if held > last {
+        // The state never holds more than the log has made durable.
+        let what = format!("the state has entry {held}, the log ends with {last}");
+        return Err(BackendError::Damaged(what).into());
+    }
+    if held + 1 < first {
+        let what = format!("the state ends with entry {held}, the log begins with {first}");
+        return Err(BackendError::Damaged(what).into());
+    }
+    replay(&mut store, log)?;
+    Ok((backend, store))
+}
+
+fn replay(store: &mut Store, log: &Log) -> anyhow::Result<()> {
+    let (from, last) = (store.applied().index + 1, log.last_index().0);
+    let mut next = from;
+    while next <= last {
+        let entries = log
+            .entries(LogIndex(next)..LogIndex(last + 1), REPLAY_BYTES)
+            .context("read the log")?;
+        for entry in entries {
+            let Term { epoch, run } = entry.position.term;
+            let position = LogPosition {
+                epoch,
+                run,
+                index: entry.position.index.0,
+            };
+            Node::<Waiter>::replay(
+                store,
+                &LogEntry {
+                    position,
+                    payload: entry.payload,
+                },
+            )?;
+            next += 1;
+        }
+    }
+    if last >= from {
+        info!(from, last, "applied the log to the state");
+    }
+    Ok(())
+}
+
+/// The run after the last one used (`repl A1`, `A5`).
+fn next_term(recovery: &Recovery) -> anyhow::Result<Term> {
+    let used = decode_hard_state(recovery.hard_state.as_deref().unwrap_or_default())?
+        .max(recovery.last.term);
+    let run = used
+        .run
+        .checked_add(1)
+        .context("the run counter is used up")?;
+    Ok(Term {
+        epoch: used.epoch.max(FIRST_EPOCH),
+        run,
+    })
+}
+
+/// `version:u8 epoch:u64 run:u32`, little endian.
+fn encode_hard_state(term: Term) -> Bytes {
+    let mut out = Vec::with_capacity(13);
+    out.push(1);
+    out.extend_from_slice(&term.epoch.to_le_bytes());
+    out.extend_from_slice(&term.run.to_le_bytes());
+    out.into()
+}
+
+fn decode_hard_state(bytes: &[u8]) -> anyhow::Result<Term> {
+    match bytes {
+        [] => Ok(Term::default()),
+        [1, epoch @ .., a, b, c, d] if epoch.len() == 8 => Ok(Term {
+            epoch: u64::from_le_bytes(epoch.try_into().context("eight bytes")?),
+            run: u32::from_le_bytes([*a, *b, *c, *d]),
+        }),
+        [version, ..] => bail!(
+            "the log's hard state has version {version} and {} bytes, expected version 1 and 13",
+            bytes.len()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kine2_wal::Position;
+
+    use super::*;
+
+    #[test]
+    fn a5_every_start_has_a_run_of_its_own() {
+        let recovery = |hard_state| Recovery {
+            base: Position::START,
+            last: Position::START,
+            hard_state,
+            torn_tail: None,
+        };
+        let first = next_term(&recovery(None)).unwrap();
+        assert_eq!(first, Term { epoch: 1, run: 1 });
+        let second = next_term(&recovery(Some(encode_hard_state(first)))).unwrap();
+        assert_eq!(second, Term { epoch: 1, run: 2 });
+        assert!(next_term(&recovery(Some(Bytes::from_static(&[9, 0])))).is_err());
+    }
+}

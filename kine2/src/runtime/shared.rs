@@ -1,0 +1,109 @@
+//! What the driver, the services and the two disk threads share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kine2_mvcc::{Applied, BackendError, BackendStats, LogPosition, Refusal, StreamId};
+use kine2_node::Node;
+use kine2_wal::WalError;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+/// Who waits for a command's answer.
+pub(super) type Waiter = oneshot::Sender<Result<Applied, Refusal>>;
+
+/// What a disk thread has finished.
+#[derive(Debug)]
+pub(super) enum Finished {
+    /// The log batch is durable.
+    Logged(Result<(), WalError>),
+    /// The state batch is applied.
+    Saved(Result<BackendStats, BackendError>),
+    /// The state is durable up to here.
+    Checkpointed(Result<LogPosition, BackendError>),
+}
+
+/// The node and how to wake those who wait for it.
+///
+/// All of it is used on the runtime's one thread, except that the disk threads report through
+/// [`finish`](Self::finish); the locks are never held across an await.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) node: Mutex<Node<Waiter>>,
+    finished: Mutex<Vec<Finished>>,
+    wake: Notify,
+    streams: Mutex<BTreeMap<StreamId, Arc<Notify>>>,
+    stopped: AtomicBool,
+    started: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(node: Node<Waiter>, started: Instant) -> Self {
+        Self {
+            node: Mutex::new(node),
+            finished: Mutex::new(Vec::new()),
+            wake: Notify::new(),
+            streams: Mutex::new(BTreeMap::new()),
+            stopped: AtomicBool::new(false),
+            started,
+        }
+    }
+
+    /// The node's monotonic clock.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Has the driver look at the node.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for [`wake`](Self::wake) or [`finish`](Self::finish).
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Reports finished work of a disk thread.
+    pub(super) fn finish(&self, finished: Finished) {
+        self.finished.lock().push(finished);
+        self.wake();
+    }
+
+    pub(super) fn take_finished(&self) -> Vec<Finished> {
+        std::mem::take(&mut *self.finished.lock())
+    }
+
+    /// From now on nothing is answered any more.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        for stream in self.streams.lock().values() {
+            stream.notify_one();
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Registers a watch stream; its [`Notify`] fires when it has something to send.
+    pub(super) fn open_stream(&self) -> (StreamId, Arc<Notify>) {
+        let id = self.node.lock().open_stream();
+        let ready = Arc::new(Notify::new());
+        self.streams.lock().insert(id, Arc::clone(&ready));
+        (id, ready)
+    }
+
+    pub(super) fn close_stream(&self, id: StreamId) {
+        self.streams.lock().remove(&id);
+        self.node.lock().close_stream(id);
+    }
+
+    pub(super) fn stream_ready(&self, id: StreamId) {
+        if let Some(ready) = self.streams.lock().get(&id) {
+            ready.notify_one();
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The thread that writes the state: it applies what is visible already to the backend and makes
+//! checkpoints, away from the path of reads and writes.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use kine2_mvcc::{Backend, BackendError, BackendStats, StateBatch};
+use tokio::sync::oneshot;
+
+use super::metrics::RuntimeMetrics;
+use super::shared::{Finished, Shared};
+
+#[derive(Debug)]
+enum Job {
+    Apply(Box<StateBatch>),
+    Checkpoint,
+    Defragment(oneshot::Sender<Result<(), BackendError>>),
+    Stop,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct StateThread {
+    handle: StateHandle,
+    thread: JoinHandle<()>,
+}
+
+/// The way to it. The node hands out one batch and one checkpoint at a time, so the channel is
+/// bounded by that and by the defragmentations that clients wait for.
+#[derive(Clone, Debug)]
+pub(super) struct StateHandle(Sender<Job>);
+
+impl StateThread {
+    pub(super) fn spawn(
+        backend: Arc<dyn Backend>,
+        shared: Arc<Shared>,
+        metrics: Arc<RuntimeMetrics>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = channel();
+        let thread = std::thread::Builder::new()
+            .name("state".into())
+            .spawn(move || run(&*backend, &shared, &metrics, &queue))?;
+        Ok(Self {
+            handle: StateHandle(jobs),
+            thread,
+        })
+    }
+
+    pub(super) fn handle(&self) -> StateHandle {
+        self.handle.clone()
+    }
+
+    pub(super) fn apply(&self, batch: StateBatch) {
+        self.handle.send(Job::Apply(Box::new(batch)));
+    }
+
+    pub(super) fn checkpoint(&self) {
+        self.handle.send(Job::Checkpoint);
+    }
+
+    /// Waits until all jobs given so far are done.
+    pub(super) fn join(self) {
+        self.handle.send(Job::Stop);
+        self.thread.join().expect("the state thread does not panic");
+    }
+}
+
+impl StateHandle {
+    /// Gives space back; the answer comes when it is done.
+    pub(super) fn defragment(&self) -> oneshot::Receiver<Result<(), BackendError>> {
+        let (done, waiting) = oneshot::channel();
+        self.send(Job::Defragment(done));
+        waiting
+    }
+
+    fn send(&self, job: Job) {
+        // After the thread has stopped nobody is answered any more: a job's waiter sees that.
+        let _ = self.0.send(job);
+    }
+}
+
+fn run(backend: &dyn Backend, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver<Job>) {
+    for job in queue {
+        let begun = Instant::now();
+        match job {
+            Job::Apply(batch) => {
+                let result = apply(backend, &batch);
+                metrics.state_apply.observe(begun.elapsed());
+                shared.finish(Finished::Saved(result));
+            }
+            Job::Checkpoint => {
+                let result = backend.checkpoint();
+                metrics.checkpoint.observe(begun.elapsed());
+                shared.finish(Finished::Checkpointed(result));
+            }
+            Job::Defragment(done) => {
+                // Whoever asked may have gone.
+                let _ = done.send(backend.defragment());
+            }
+            Job::Stop => return,
+        }
+    }
+}
+
+fn apply(backend: &dyn Backend, batch: &StateBatch) -> Result<BackendStats, BackendError> {
+    backend.apply(batch)?;
+    backend.stats()
+}
