@@ -1,0 +1,89 @@
+//! One register: what is stored, and the rules of its change (`repl C2`).
+
+use kine2_replication::{Arbiter, Cas, Config, Form, NodeRef, Refusal, WitnessId};
+
+/// Registers of a witness at most.
+pub const REGISTERS_MAX: usize = 4096;
+
+/// The durable content of a register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// The newest configuration under this witness.
+    pub config: Config,
+    /// The configuration that closed the register for good, by a move to another arbiter.
+    pub moved_to: Option<Config>,
+}
+
+impl Register {
+    /// A register that holds `config`, which must name `witness` as its arbiter.
+    ///
+    /// # Errors
+    /// What is wrong with the record.
+    pub(crate) fn new(config: Config, witness: WitnessId) -> Result<Self, Refusal> {
+        config
+            .check_shape()
+            .map_err(|error| Refusal::Record(error.to_string()))?;
+        match &config.arbiter {
+            Arbiter::Witness { id, .. } if *id == witness => Ok(Self {
+                config,
+                moved_to: None,
+            }),
+            _ => Err(Refusal::Record(
+                "the record names another arbiter; this witness is accepted".into(),
+            )),
+        }
+    }
+
+    /// The content as nodes see it: the newest configuration that came out of this register.
+    pub(crate) fn newest(&self) -> &Config {
+        self.moved_to.as_ref().unwrap_or(&self.config)
+    }
+
+    /// True if `cas` was carried out already: a repeated request (`repl D4`).
+    pub(crate) fn is_done(&self, cas: &Cas) -> bool {
+        *self.newest() == cas.new
+    }
+
+    /// The register after `cas` by `caller` (`repl C2`): the expected configuration is the stored
+    /// one, the caller may use the form, and the new record is exactly what the form makes.
+    /// `None` if another one is stored.
+    ///
+    /// # Errors
+    /// Why the form cannot be used.
+    pub(crate) fn swapped(&self, cas: &Cas, caller: &NodeRef) -> Result<Option<Self>, Refusal> {
+        if self.moved_to.is_some() || cas.expected != self.config.id() {
+            return Ok(None);
+        }
+        let made = cas
+            .form
+            .make(&self.config, caller, cas.new.uid)
+            .map_err(Refusal::Form)?;
+        if made != cas.new {
+            return Err(Refusal::NotTheForm);
+        }
+        Ok(Some(match cas.form {
+            Form::Move { .. } => Self {
+                config: self.config.clone(),
+                moved_to: Some(made),
+            },
+            _ => Self {
+                config: made,
+                moved_to: None,
+            },
+        }))
+    }
+
+    /// The register after the replacement by a record of a higher generation.
+    ///
+    /// # Errors
+    /// Why it is not one.
+    pub(crate) fn replaced(&self, new: Config, witness: WitnessId) -> Result<Self, Refusal> {
+        if self.moved_to.is_none() && self.config == new {
+            return Ok(self.clone());
+        }
+        if new.epoch.generation() <= self.newest().epoch.generation() {
+            return Err(Refusal::Generation);
+        }
+        Self::new(new, witness)
+    }
+}

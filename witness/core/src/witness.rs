@@ -1,0 +1,499 @@
+//! The witness itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kine2_replication::{
+    Ask, Cas, ClusterId, Config, Epoch, Form, NodeRef, Refusal, RegisterKey, Report, Tell,
+    WitnessCall, WitnessId, WitnessWord,
+};
+
+use crate::register::{REGISTERS_MAX, Register};
+use crate::session::Session;
+use crate::verdict::{HELD_MAX, Held, Suspicion, Verdict};
+
+/// Times of a witness; they concern liveness only.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a probe waits for its answer.
+    pub probe_wait: Duration,
+    /// How long a verdict is good.
+    pub verdict_valid: Duration,
+    /// Takeovers from a primary that is alive are refused at most this long after the first.
+    pub primary_grace_max: Duration,
+    /// After the start, takeovers need both nodes' sessions for this long (`repl W4`).
+    pub probation: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            probe_wait: Duration::from_millis(300),
+            verdict_valid: Duration::from_millis(500),
+            primary_grace_max: Duration::from_secs(1),
+            probation: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A node opened its session.
+    Opened {
+        /// Its cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeRef,
+    },
+    /// The session ended, by whatever cause (`repl W5`).
+    Closed {
+        /// The node's cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeRef,
+    },
+    /// A node calls.
+    Call(WitnessCall),
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Make the register durable; this is write number `write`.
+    Store {
+        /// Number of the write, one more than that of the one before.
+        write: u64,
+        /// The key.
+        key: RegisterKey,
+        /// The content.
+        register: Box<Register>,
+    },
+    /// Send to a node, if it has a session or waits for an answer.
+    Send {
+        /// To whom.
+        to: NodeRef,
+        /// What.
+        word: WitnessWord,
+    },
+}
+
+/// A thing to do, in order, not before write number `after` is durable (`repl C2`: the witness
+/// makes a change durable before it answers).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The write that must be durable; 0 for none.
+    pub after: u64,
+    /// What is to be done.
+    pub act: Act,
+}
+
+/// A register and what is only known since the start.
+#[derive(Debug)]
+struct Unit {
+    register: Register,
+    /// A node reported a higher epoch: the store went backwards (`repl W3`).
+    regressed: bool,
+    suspicion: Suspicion,
+}
+
+/// The decisions of a witness.
+#[derive(Debug)]
+pub struct Witness {
+    id: WitnessId,
+    options: Options,
+    started: Duration,
+    units: BTreeMap<RegisterKey, Unit>,
+    sessions: BTreeMap<(ClusterId, NodeRef), Session>,
+    writes: u64,
+    nonce: u64,
+    steps: Vec<Step>,
+}
+
+impl Witness {
+    /// A witness over its stored registers, started now. `id` was made with its empty store
+    /// (`repl W1`).
+    #[must_use]
+    pub fn new(
+        id: WitnessId,
+        registers: impl IntoIterator<Item = Register>,
+        options: Options,
+        now: Duration,
+    ) -> Self {
+        let unit = |register: Register| {
+            let key = register.config.key();
+            let unit = Unit {
+                register,
+                regressed: false,
+                suspicion: Suspicion::default(),
+            };
+            (key, unit)
+        };
+        Self {
+            id,
+            options,
+            started: now,
+            units: registers.into_iter().map(unit).collect(),
+            sessions: BTreeMap::new(),
+            writes: 0,
+            nonce: 0,
+            steps: Vec::new(),
+        }
+    }
+
+    /// Which witness this is.
+    #[must_use]
+    pub fn id(&self) -> WitnessId {
+        self.id
+    }
+
+    /// The register of a unit.
+    #[must_use]
+    pub fn register(&self, key: &RegisterKey) -> Option<&Register> {
+        self.units.get(key).map(|unit| &unit.register)
+    }
+
+    /// True if the unit's register was found to be older than what a node knows (`repl W3`).
+    #[must_use]
+    pub fn is_regressed(&self, key: &RegisterKey) -> bool {
+        self.units.get(key).is_some_and(|unit| unit.regressed)
+    }
+
+    /// When [`Event::Tick`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.units
+            .values()
+            .filter_map(|unit| unit.suspicion.deadline())
+            .min()
+    }
+
+    /// What is to be done, in this order.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle(&mut self, now: Duration, event: Event) {
+        match event {
+            Event::Opened { cluster, node } => self.on_opened(cluster, node),
+            Event::Closed { cluster, node } => self.on_closed(now, cluster, node),
+            Event::Call(call) => self.on_call(now, call),
+            Event::Tick => {}
+        }
+        self.end_probes(now);
+    }
+
+    fn on_opened(&mut self, cluster: ClusterId, node: NodeRef) {
+        self.sessions
+            .insert((cluster, node.clone()), Session::default());
+        for key in self.keys_of(cluster, &node) {
+            self.tell_register(&key, &node, None);
+            self.tell_peer(&key, &node);
+        }
+    }
+
+    fn on_closed(&mut self, now: Duration, cluster: ClusterId, node: NodeRef) {
+        self.sessions.remove(&(cluster, node.clone()));
+        for key in self.keys_of(cluster, &node) {
+            self.tell_peer(&key, &node);
+            if self.units[&key].register.config.primary == node {
+                self.decide(now, &key, false);
+            }
+        }
+    }
+
+    fn on_call(&mut self, now: Duration, call: WitnessCall) {
+        let WitnessCall {
+            key,
+            witness,
+            caller,
+            number,
+            ask,
+        } = call;
+        if witness != self.id {
+            self.refuse(key, caller, number, Refusal::OtherWitness);
+            return;
+        }
+        match ask {
+            Ask::Init(config) | Ask::Force(config) => {
+                self.on_replace(key, caller, number, *config);
+            }
+            _ if !self.units.contains_key(&key) => {
+                self.refuse(key, caller, number, Refusal::UnknownRegister);
+            }
+            Ask::Get => self.tell_register(&key, &caller, Some(number)),
+            Ask::Cas(cas) => self.on_cas(now, &key, caller, number, *cas),
+            Ask::Report(report) => self.on_report(&key, caller, report),
+            Ask::Suspect(epoch) => self.on_suspect(now, &key, &caller, epoch),
+            Ask::ProbeAck { nonce, healthy } => {
+                self.on_probe_ack(now, &key, &caller, nonce, healthy);
+            }
+        }
+    }
+
+    /// Init and Force: a new register, or a higher generation of one (`repl section 6`).
+    fn on_replace(&mut self, key: RegisterKey, caller: NodeRef, number: u64, config: Config) {
+        let made = if config.key() != key {
+            Err(Refusal::Record("the record is of another unit".into()))
+        } else if let Some(unit) = self.units.get(&key) {
+            unit.register.replaced(config, self.id)
+        } else if self.units.len() == REGISTERS_MAX {
+            Err(Refusal::RegistersMax)
+        } else {
+            Register::new(config, self.id)
+        };
+        match made {
+            Err(refusal) => self.refuse(key, caller, number, refusal),
+            Ok(register) => self.store(&key, register, &caller, number),
+        }
+    }
+
+    fn on_cas(&mut self, now: Duration, key: &RegisterKey, caller: NodeRef, number: u64, cas: Cas) {
+        let unit = &self.units[key];
+        if unit.register.is_done(&cas) {
+            return self.tell_register(key, &caller, Some(number));
+        }
+        if unit.regressed {
+            return self.refuse(key.clone(), caller, number, Refusal::Regressed);
+        }
+        match unit.register.swapped(&cas, &caller) {
+            Err(refusal) => self.refuse(key.clone(), caller, number, refusal),
+            Ok(None) => self.tell_register(key, &caller, Some(number)),
+            Ok(Some(register)) if cas.form != Form::Takeover => {
+                self.store(key, register, &caller, number);
+            }
+            Ok(Some(register)) => {
+                if self.may_take_over(now, key, &caller, number, &cas) {
+                    self.store(key, register, &caller, number);
+                }
+            }
+        }
+    }
+
+    /// Whether a TAKEOVER may go on now; otherwise it was refused or is held (`repl W4`, W6).
+    fn may_take_over(
+        &mut self,
+        now: Duration,
+        key: &RegisterKey,
+        caller: &NodeRef,
+        number: u64,
+        cas: &Cas,
+    ) -> bool {
+        if now < self.started + self.options.probation && !self.hears_both(key) {
+            self.refuse(key.clone(), caller.clone(), number, Refusal::Probation);
+            return false;
+        }
+        let connected = self.primary_connected(key);
+        let grace = self.options.primary_grace_max;
+        let suspicion = self.suspicion(key);
+        let first = *suspicion.first_takeover.get_or_insert(now);
+        let verdict = suspicion.verdict_at(now);
+        if !connected || now > first + grace || matches!(verdict, Verdict::NotAlive { .. }) {
+            return true;
+        }
+        if matches!(verdict, Verdict::Alive { .. }) || suspicion.held.len() >= HELD_MAX {
+            self.refuse(key.clone(), caller.clone(), number, Refusal::PrimaryAlive);
+            return false;
+        }
+        suspicion.held.retain(|held| held.caller != *caller);
+        suspicion.held.push(Held {
+            caller: caller.clone(),
+            number,
+            cas: cas.clone(),
+        });
+        self.probe(now, key);
+        false
+    }
+
+    fn on_report(&mut self, key: &RegisterKey, caller: NodeRef, report: Report) {
+        let unit = self.units.get_mut(key).expect("the caller looked it up");
+        if report.epoch > unit.register.newest().epoch {
+            unit.regressed = true;
+        }
+        if let Some(session) = self.sessions.get_mut(&(key.cluster, caller)) {
+            session.reports.insert(key.unit.clone(), report);
+        }
+    }
+
+    fn on_suspect(&mut self, now: Duration, key: &RegisterKey, caller: &NodeRef, epoch: Epoch) {
+        let config = &self.units[key].register.config;
+        let current = config.epoch == epoch;
+        if current && config.primary != *caller && config.in_lead(caller) {
+            self.probe(now, key);
+        }
+    }
+
+    fn on_probe_ack(
+        &mut self,
+        now: Duration,
+        key: &RegisterKey,
+        caller: &NodeRef,
+        nonce: u64,
+        healthy: bool,
+    ) {
+        if self.units[key].register.config.primary != *caller {
+            return;
+        }
+        let verdict = self.suspicion(key).verdict;
+        if matches!(verdict, Verdict::Probing { nonce: own, .. } if own == nonce) {
+            self.decide(now, key, healthy);
+        }
+    }
+
+    /// Asks the primary whether it is well, unless that is known or being asked.
+    fn probe(&mut self, now: Duration, key: &RegisterKey) {
+        if self.suspicion(key).verdict_at(now) != Verdict::Unknown {
+            return;
+        }
+        if !self.primary_connected(key) {
+            return self.decide(now, key, false);
+        }
+        self.nonce += 1;
+        let nonce = self.nonce;
+        let until = now + self.options.probe_wait;
+        self.suspicion(key).verdict = Verdict::Probing { nonce, until };
+        let primary = self.units[key].register.config.primary.clone();
+        self.tell(key.clone(), primary, None, Tell::Probe { nonce });
+    }
+
+    /// Probes that waited long enough have their verdict.
+    fn end_probes(&mut self, now: Duration) {
+        let over: Vec<_> = self
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.suspicion.deadline().is_some_and(|until| until <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            self.decide(now, &key, false);
+        }
+    }
+
+    /// The verdict is known: takeovers that were held go on, by the same rules.
+    fn decide(&mut self, now: Duration, key: &RegisterKey, alive: bool) {
+        let until = now + self.options.verdict_valid;
+        let suspicion = self.suspicion(key);
+        suspicion.verdict = if alive {
+            Verdict::Alive { until }
+        } else {
+            Verdict::NotAlive { until }
+        };
+        for held in std::mem::take(&mut suspicion.held) {
+            self.on_cas(now, key, held.caller, held.number, held.cas);
+        }
+    }
+
+    /// Stores the register durably, then answers, tells both nodes, and answers what was held:
+    /// that is of the epoch before.
+    fn store(&mut self, key: &RegisterKey, register: Register, caller: &NodeRef, number: u64) {
+        let config = register.newest().clone();
+        let unit = Unit {
+            register: register.clone(),
+            regressed: false,
+            suspicion: Suspicion::default(),
+        };
+        let old = self.units.insert(key.clone(), unit);
+        self.writes += 1;
+        self.push(Act::Store {
+            write: self.writes,
+            key: key.clone(),
+            register: Box::new(register),
+        });
+        self.tell_register(key, caller, Some(number));
+        for member in &config.members {
+            if member != caller && self.has_session(key, member) {
+                self.tell_register(key, member, None);
+            }
+        }
+        for held in old.into_iter().flat_map(|unit| unit.suspicion.held) {
+            self.tell_register(key, &held.caller, Some(held.number));
+        }
+    }
+
+    fn suspicion(&mut self, key: &RegisterKey) -> &mut Suspicion {
+        &mut self.units.get_mut(key).expect("of a known key").suspicion
+    }
+
+    fn has_session(&self, key: &RegisterKey, node: &NodeRef) -> bool {
+        self.sessions.contains_key(&(key.cluster, node.clone()))
+    }
+
+    fn primary_connected(&self, key: &RegisterKey) -> bool {
+        self.has_session(key, &self.units[key].register.config.primary)
+    }
+
+    /// Both nodes' sessions are up and have reported an epoch not above the register (`repl W4`).
+    fn hears_both(&self, key: &RegisterKey) -> bool {
+        let config = &self.units[key].register.config;
+        config.members.iter().all(|member| {
+            self.sessions
+                .get(&(key.cluster, member.clone()))
+                .and_then(|session| session.reports.get(&key.unit))
+                .is_some_and(|report| report.epoch <= config.epoch)
+        })
+    }
+
+    fn keys_of(&self, cluster: ClusterId, node: &NodeRef) -> Vec<RegisterKey> {
+        let of_node = |key: &RegisterKey, unit: &Unit| {
+            key.cluster == cluster && unit.register.newest().members.contains(node)
+        };
+        self.units
+            .iter()
+            .filter(|(key, unit)| of_node(key, unit))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Tells `node`'s peer whether `node` is connected, and `node` the same of its peer.
+    fn tell_peer(&mut self, key: &RegisterKey, node: &NodeRef) {
+        let Some(peer) = self.units[key].register.newest().other(node).cloned() else {
+            return;
+        };
+        let (here, there) = (self.has_session(key, node), self.has_session(key, &peer));
+        if there {
+            let tell = Tell::Peer { connected: here };
+            self.tell(key.clone(), peer, None, tell);
+        }
+        if here {
+            let tell = Tell::Peer { connected: there };
+            self.tell(key.clone(), node.clone(), None, tell);
+        }
+    }
+
+    fn tell_register(&mut self, key: &RegisterKey, to: &NodeRef, answers: Option<u64>) {
+        let register = &self.units[key].register;
+        let tell = match &register.moved_to {
+            Some(config) => Tell::Moved(Box::new(config.clone())),
+            None => Tell::Register(Box::new(register.config.clone())),
+        };
+        self.tell(key.clone(), to.clone(), answers, tell);
+    }
+
+    fn refuse(&mut self, key: RegisterKey, to: NodeRef, number: u64, refusal: Refusal) {
+        self.tell(key, to, Some(number), Tell::Refused(refusal));
+    }
+
+    fn tell(&mut self, key: RegisterKey, to: NodeRef, answers: Option<u64>, tell: Tell) {
+        let word = WitnessWord {
+            key,
+            witness: self.id,
+            answers,
+            tell,
+        };
+        self.push(Act::Send { to, word });
+    }
+
+    fn push(&mut self, act: Act) {
+        let after = match act {
+            Act::Store { .. } => 0,
+            Act::Send { .. } => self.writes,
+        };
+        self.steps.push(Step { after, act });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,354 @@
+use std::collections::BTreeSet;
+
+use kine2_replication::{Arbiter, Incarnation, LonePolicy, PartName, Policies, Replica};
+use proptest::prelude::*;
+
+use super::*;
+
+const W: WitnessId = WitnessId(9);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn node(name: &str) -> NodeRef {
+    NodeRef::new(name, 1)
+}
+
+fn key() -> RegisterKey {
+    RegisterKey {
+        cluster: ClusterId(1),
+        unit: "main".into(),
+    }
+}
+
+fn replica(name: &str) -> Replica {
+    Replica {
+        node: node(name),
+        storage: Incarnation(5),
+    }
+}
+
+/// Primary a, both nodes in sync for the store.
+fn mirror() -> Config {
+    let store = PartName::from("store");
+    let arbiter = Arbiter::Witness {
+        id: W,
+        address: "w:1".into(),
+    };
+    let first = Config::first(
+        key(),
+        1,
+        node("a"),
+        store.clone(),
+        [(store.clone(), Incarnation(5))],
+        arbiter,
+        Policies::default(),
+    )
+    .unwrap();
+    let add = Form::Add {
+        part: store,
+        replica: replica("b"),
+    };
+    add.make(&first, &node("a"), 2).unwrap()
+}
+
+/// A witness and what it sent.
+struct Harness {
+    witness: Witness,
+    number: u64,
+}
+
+impl Harness {
+    /// A witness out of probation that holds [`mirror`].
+    fn new() -> Self {
+        let register = Register::new(mirror(), W).unwrap();
+        Self {
+            witness: Witness::new(W, [register], Options::default(), Duration::ZERO),
+            number: 0,
+        }
+    }
+
+    fn at(&mut self, at: u64, event: Event) -> Vec<(String, Tell)> {
+        self.witness.handle(ms(10_000 + at), event);
+        self.witness
+            .take_steps()
+            .into_iter()
+            .filter_map(|step| match step.act {
+                Act::Send { to, word } => Some((to.to_string(), word.tell)),
+                Act::Store { .. } => None,
+            })
+            .collect()
+    }
+
+    fn call(&mut self, at: u64, caller: &str, ask: Ask) -> Vec<(String, Tell)> {
+        self.number += 1;
+        let call = WitnessCall {
+            key: key(),
+            witness: W,
+            caller: node(caller),
+            number: self.number,
+            ask,
+        };
+        self.at(at, Event::Call(call))
+    }
+
+    fn cas(&mut self, at: u64, caller: &str, form: Form) -> Vec<(String, Tell)> {
+        let stored = self.stored();
+        let new = form.make(&stored, &node(caller), stored.uid + 1).unwrap();
+        let cas = Cas {
+            form,
+            expected: stored.id(),
+            new,
+        };
+        self.call(at, caller, Ask::Cas(Box::new(cas)))
+    }
+
+    fn open(&mut self, at: u64, name: &str) -> Vec<(String, Tell)> {
+        let (cluster, node) = (ClusterId(1), node(name));
+        self.at(at, Event::Opened { cluster, node })
+    }
+
+    fn close(&mut self, at: u64, name: &str) -> Vec<(String, Tell)> {
+        let (cluster, node) = (ClusterId(1), node(name));
+        self.at(at, Event::Closed { cluster, node })
+    }
+
+    fn stored(&self) -> Config {
+        self.witness.register(&key()).unwrap().newest().clone()
+    }
+}
+
+#[test]
+fn a_takeover_from_a_primary_without_a_session_wins_at_once() {
+    let mut w = Harness::new();
+    w.open(0, "b");
+    let told = w.cas(0, "b", Form::Takeover);
+    assert_eq!(w.stored().primary, node("b"));
+    assert_eq!(told, [("b".into(), Tell::Register(Box::new(w.stored())))]);
+}
+
+#[test]
+fn the_answer_waits_for_the_write() {
+    let mut w = Harness::new();
+    let stored = w.stored();
+    let cas = Cas {
+        expected: stored.id(),
+        new: Form::Remove.make(&stored, &node("a"), 7).unwrap(),
+        form: Form::Remove,
+    };
+    let call = WitnessCall {
+        key: key(),
+        witness: W,
+        caller: node("a"),
+        number: 1,
+        ask: Ask::Cas(Box::new(cas)),
+    };
+    w.witness.handle(ms(10_000), Event::Call(call));
+    let steps = w.witness.take_steps();
+    assert!(matches!(steps[0].act, Act::Store { write: 1, .. }));
+    assert!(matches!(
+        &steps[1],
+        Step {
+            after: 1,
+            act: Act::Send { .. }
+        }
+    ));
+}
+
+#[test]
+fn a_takeover_is_held_until_the_probe_is_answered() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    w.open(0, "b");
+    let told = w.cas(0, "b", Form::Takeover);
+    let [(to, Tell::Probe { nonce })] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(to, "a");
+    let ack = Ask::ProbeAck {
+        nonce: *nonce,
+        healthy: true,
+    };
+    let told = w.call(50, "a", ack);
+    assert_eq!(told, [("b".into(), Tell::Refused(Refusal::PrimaryAlive))]);
+    assert_eq!(w.stored(), mirror());
+}
+
+#[test]
+fn silence_an_unwell_primary_and_its_fin_let_a_held_takeover_go_on() {
+    let mut silent = Harness::new();
+    silent.open(0, "a");
+    silent.cas(0, "b", Form::Takeover);
+    assert_eq!(silent.witness.deadline(), Some(ms(10_300)));
+    silent.at(300, Event::Tick);
+    assert_eq!(silent.stored().primary, node("b"));
+
+    let mut unwell = Harness::new();
+    unwell.open(0, "a");
+    unwell.cas(0, "b", Form::Takeover);
+    let (nonce, healthy) = (1, false);
+    unwell.call(10, "a", Ask::ProbeAck { nonce, healthy });
+    assert_eq!(unwell.stored().primary, node("b"));
+
+    let mut fin = Harness::new();
+    fin.open(0, "a");
+    fin.cas(0, "b", Form::Takeover);
+    fin.close(10, "a");
+    assert_eq!(fin.stored().primary, node("b"));
+}
+
+#[test]
+fn a_remove_meanwhile_wins_over_a_held_takeover() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    w.cas(0, "b", Form::Takeover);
+    let told = w.cas(10, "a", Form::Remove);
+    assert_eq!(w.stored().primary, node("a"));
+    let content = Tell::Register(Box::new(w.stored()));
+    assert_eq!(told, [("a".into(), content.clone()), ("b".into(), content)]);
+    w.at(300, Event::Tick);
+    assert_eq!(w.stored().primary, node("a"));
+}
+
+#[test]
+fn a_primary_that_is_alive_but_does_nothing_holds_a_takeover_off_for_the_grace_only() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    w.cas(0, "b", Form::Takeover);
+    let healthy = true;
+    w.call(10, "a", Ask::ProbeAck { nonce: 1, healthy });
+    let told = w.cas(400, "b", Form::Takeover);
+    assert_eq!(told, [("b".into(), Tell::Refused(Refusal::PrimaryAlive))]);
+    w.cas(1001, "b", Form::Takeover);
+    assert_eq!(w.stored().primary, node("b"));
+}
+
+#[test]
+fn a_suspicion_prepares_the_verdict() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    let epoch = w.stored().epoch;
+    let told = w.call(0, "b", Ask::Suspect(epoch));
+    assert_eq!(told, [("a".into(), Tell::Probe { nonce: 1 })]);
+    assert!(w.call(10, "b", Ask::Suspect(epoch)).is_empty());
+    w.at(300, Event::Tick);
+    w.cas(400, "b", Form::Takeover);
+    assert_eq!(w.stored().primary, node("b"));
+}
+
+#[test]
+fn in_probation_a_takeover_needs_both_sessions() {
+    let register = Register::new(mirror(), W).unwrap();
+    let mut w = Harness {
+        witness: Witness::new(W, [register], Options::default(), ms(10_000)),
+        number: 0,
+    };
+    w.open(0, "b");
+    let told = w.cas(100, "b", Form::Takeover);
+    assert_eq!(told, [("b".into(), Tell::Refused(Refusal::Probation))]);
+    w.cas(5000, "b", Form::Takeover);
+    assert_eq!(w.stored().primary, node("b"));
+}
+
+#[test]
+fn a_register_older_than_what_a_node_knows_refuses_changes() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    let report = Report {
+        epoch: w.stored().epoch.next(),
+        healthy: true,
+    };
+    w.call(0, "a", Ask::Report(report));
+    assert!(w.witness.is_regressed(&key()));
+    let told = w.cas(10, "b", Form::Takeover);
+    assert_eq!(told, [("b".into(), Tell::Refused(Refusal::Regressed))]);
+}
+
+#[test]
+fn another_witness_is_not_meant() {
+    let mut w = Harness::new();
+    let call = WitnessCall {
+        key: key(),
+        witness: WitnessId(8),
+        caller: node("a"),
+        number: 1,
+        ask: Ask::Get,
+    };
+    let told = w.at(0, Event::Call(call));
+    assert_eq!(told, [("a".into(), Tell::Refused(Refusal::OtherWitness))]);
+}
+
+#[test]
+fn a_move_closes_the_register_for_good() {
+    let mut w = Harness::new();
+    let arbiter = Arbiter::None(LonePolicy::Stop);
+    let form = Form::Move {
+        arbiter,
+        generation: 1,
+    };
+    let told = w.cas(0, "a", form);
+    assert_eq!(told, [("a".into(), Tell::Moved(Box::new(w.stored())))]);
+    let stored = w.stored();
+    let told = w.cas(10, "a", Form::Remove);
+    assert!(matches!(&told[..], [(_, Tell::Moved(_))]));
+    assert_eq!(w.stored(), stored);
+}
+
+#[test]
+fn init_creates_once_and_replaces_only_by_a_higher_generation() {
+    let mut w = Harness::new();
+    let again = mirror();
+    let told = w.call(0, "a", Ask::Init(Box::new(again)));
+    assert_eq!(told, [("a".into(), Tell::Register(Box::new(mirror())))]);
+    let mut other = mirror();
+    other.uid = 77;
+    let told = w.call(0, "a", Ask::Init(Box::new(other.clone())));
+    assert_eq!(told, [("a".into(), Tell::Refused(Refusal::Generation))]);
+    other.epoch = Epoch::new(1, 9);
+    w.call(0, "a", Ask::Init(Box::new(other.clone())));
+    assert_eq!(w.stored(), other);
+}
+
+proptest! {
+    /// `repl C2`: whatever calls come in whatever order, repeated and late, the register is a chain
+    /// of single forms, each made from the one before by a caller who may.
+    #[test]
+    fn the_register_is_a_chain_of_forms(
+        calls in prop::collection::vec((0..2u8, 0..6u8, 0..8usize, any::<bool>()), 1..60)
+    ) {
+        let mut w = Harness::new();
+        let mut chain = vec![mirror()];
+        for (n, form, back, wrong) in calls {
+            let caller = ["a", "b"][usize::from(n)];
+            let peer = ["b", "a"][usize::from(n)];
+            let form = match form {
+                0 => Form::Remove,
+                1 => Form::Takeover,
+                2 => Form::Add { part: "store".into(), replica: replica(peer) },
+                3 => Form::Swap,
+                4 => Form::Abdicate,
+                _ => Form::Policy(Policies { swap_back: wrong, ..Policies::default() }),
+            };
+            // The caller works from a record that may be old.
+            let known = chain[chain.len() - 1 - back.min(chain.len() - 1)].clone();
+            let Ok(mut new) = form.make(&known, &node(caller), 100 + chain.len() as u64) else {
+                continue;
+            };
+            if wrong {
+                new.in_sync.insert("store".into(), BTreeSet::from([replica(caller)]));
+            }
+            let before = w.stored();
+            let cas = Cas { form: form.clone(), expected: known.id(), new: new.clone() };
+            w.call(0, caller, Ask::Cas(Box::new(cas)));
+            let after = w.stored();
+            prop_assert!(after.check_shape().is_ok());
+            if after != before {
+                prop_assert_eq!(&known, &before);
+                let made = form.make(&before, &node(caller), after.uid);
+                prop_assert_eq!(made, Ok(after.clone()));
+                chain.push(after);
+            }
+        }
+    }
+}
