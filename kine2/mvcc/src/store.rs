@@ -234,11 +234,10 @@ impl Store {
     /// Takes what the backend is to apply next; `None` if there is nothing. Batches go to the
     /// backend in the order they were taken.
     pub fn take_batch(&mut self) -> Option<StateBatch> {
-        let batch = &mut self.batch;
-        // Whatever touches the batch sets its revision.
-        if batch.revision == Revision::default() {
+        if !self.has_batch() {
             return None;
         }
+        let batch = &mut self.batch;
         let (applied, revision) = (batch.applied, batch.revision);
         let mut taken = std::mem::take(batch);
         // Slices of two compactions may have met in it.
@@ -266,10 +265,24 @@ impl Store {
         self.batch_bytes + self.taken_bytes
     }
 
+    /// Whether [`take_batch`](Self::take_batch) would give something.
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        // Whatever touches the batch sets its revision.
+        self.batch.revision != Revision::default()
+    }
+
     /// Whether space work of a compaction is left.
     #[must_use]
     pub const fn compacting(&self) -> bool {
         !self.compaction.is_idle()
+    }
+
+    /// Whether a slice of it should be done now: what the one before freed has been taken, so that
+    /// no batch keeps the backend for long.
+    #[must_use]
+    pub const fn can_compact_step(&self) -> bool {
+        self.compacting() && self.batch.removed.is_empty()
     }
 
     /// Does a slice of a compaction's space work.
@@ -283,8 +296,10 @@ impl Store {
             COMPACT_CHANGES_PER_STEP,
             &mut self.batch.removed,
         );
-        self.batch.revision = self.revision;
-        self.batch.applied = self.applied;
+        if !self.batch.removed.is_empty() {
+            self.batch.revision = self.revision;
+            self.batch.applied = self.applied;
+        }
     }
 
     fn alarm_refusal(&self, command: &Command) -> Option<Refusal> {

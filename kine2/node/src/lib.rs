@@ -8,6 +8,7 @@ mod lease_clock;
 mod node;
 mod output;
 mod queue;
+mod saving;
 
 pub use lease_clock::ACTIVATION_GRACE;
 pub use node::{Event, Node, NodeError, NodeOptions, NodeStats};

@@ -16,9 +16,12 @@ use thiserror::Error;
 use crate::lease_clock::{ACTIVATION_GRACE, LeaseClock};
 use crate::output::{LogEntry, Output};
 use crate::queue::{BATCH_ENTRIES_MAX, Queue};
+use crate::saving::{CheckpointBounds, Saving};
 
 /// Leases whose expiry is under way at the same time.
 const EXPIRING_MAX: usize = 500;
+/// Longest time between two ticks.
+const WAKE_MAX: Duration = Duration::from_millis(500);
 /// A wake-up this late means that the node itself stood still (`repl section 8`).
 const STALL_MIN: Duration = Duration::from_millis(200);
 
@@ -107,23 +110,6 @@ struct Logged<W> {
     waiter: Option<W>,
 }
 
-/// What of the state is in the backend, and durable there.
-#[derive(Debug, Default)]
-struct Saving {
-    /// The batch the backend is applying: its revision and bytes.
-    in_flight: Option<(Revision, usize)>,
-    stats: BackendStats,
-    /// Record bytes saved since the last checkpoint.
-    bytes: usize,
-    /// Something was saved since the last checkpoint.
-    dirty: bool,
-    checkpointing: bool,
-    /// The node is about to stop: checkpoint whatever there is.
-    settling: bool,
-    last_checkpoint: LogPosition,
-    last_checkpoint_at: Duration,
-}
-
 /// One node of a unit, `W` being who waits for an answer.
 #[derive(Debug)]
 pub struct Node<W> {
@@ -134,10 +120,10 @@ pub struct Node<W> {
     queue: Queue<W>,
     logged: VecDeque<Logged<W>>,
     last_index: u64,
-    saving: Saving,
-    /// Compactions that are answered once their space work is durable (`etcd S25`).
-    physical: Vec<(W, Applied)>,
+    saving: Saving<W>,
+    /// Revocations of expired leases that are under way.
     expiring: usize,
+    /// When the node asked to be woken at the latest.
     wake_at: Option<Duration>,
     random: u64,
     stats: NodeStats,
@@ -165,11 +151,14 @@ impl<W> Node<W> {
             queue: Queue::new(),
             logged: VecDeque::new(),
             last_index: store.applied().index,
-            saving: Saving {
-                last_checkpoint_at: now,
-                ..Saving::default()
-            },
-            physical: Vec::new(),
+            saving: Saving::new(
+                CheckpointBounds {
+                    bytes: options.checkpoint_bytes,
+                    entries: options.checkpoint_entries,
+                    interval: options.checkpoint_interval,
+                },
+                now,
+            ),
             expiring: 0,
             wake_at: None,
             random: options.seed,
@@ -222,34 +211,32 @@ impl<W> Node<W> {
         std::mem::take(&mut self.output)
     }
 
-    /// When [`Event::Tick`] is due at the latest.
-    pub fn next_wake(&mut self, now: Duration) -> Option<Duration> {
-        let compacting = self.store.compacting().then_some(now);
-        let checkpoint = self
-            .saving
-            .dirty
-            .then(|| self.saving.last_checkpoint_at + self.options.checkpoint_interval);
+    /// When [`Event::Tick`] is due at the latest. A node that is woken later than that takes it
+    /// that it stood still.
+    pub fn next_wake(&mut self, now: Duration) -> Duration {
         let wakes = [
-            self.clock.next_deadline(),
+            self.next_expiry(),
             self.watches.next_deadline(),
-            checkpoint,
-            compacting,
+            self.saving.next_deadline(),
+            self.has_space_work().then_some(now),
         ];
-        self.wake_at = wakes.into_iter().flatten().min();
-        self.wake_at
+        let soonest = wakes.into_iter().flatten().min();
+        let wake_at = soonest
+            .map_or(now + WAKE_MAX, |at| at.min(now + WAKE_MAX))
+            .max(now);
+        self.wake_at = Some(wake_at);
+        wake_at
     }
 
     /// From now on everything is saved and made durable as soon as it can be.
     pub fn settle(&mut self) {
-        self.saving.settling = true;
+        self.saving.settle();
     }
 
     /// Whether nothing is under way and the state is durable.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let saving = &self.saving;
-        let idle = self.queue.is_empty() && self.logged.is_empty() && saving.in_flight.is_none();
-        idle && !saving.dirty && !saving.checkpointing
+        self.queue.is_empty() && self.logged.is_empty() && self.saving.is_settled()
     }
 
     /// Whether a client's command must be refused because too much is waiting.
@@ -444,6 +431,9 @@ impl<W> Node<W> {
     fn on_committed(&mut self, now: Duration, entry: Logged<W>) -> Result<(), NodeError> {
         let before = self.store.revision();
         let result = self.store.apply(entry.position, &entry.command)?;
+        if entry.waiter.is_none() && matches!(entry.command, Command::LeaseRevoke { .. }) {
+            self.expiring -= 1;
+        }
         self.stats.committed_total += 1;
         self.after_apply(now, &entry.command, &result);
         if self.store.revision() > before {
@@ -454,7 +444,7 @@ impl<W> Node<W> {
         };
         match (result, &entry.command) {
             (Ok(applied), Command::Compact(compact)) if compact.physical => {
-                self.physical.push((waiter, applied));
+                self.saving.await_space_work(waiter, applied);
             }
             (result, _) => self.output.answers.push((waiter, result)),
         }
@@ -467,10 +457,7 @@ impl<W> Node<W> {
             (Command::LeaseGrant(_), Ok(Answer::LeaseGranted(grant))) => {
                 self.clock.start(grant.id, seconds(grant.ttl_seconds), now);
             }
-            (Command::LeaseRevoke { id }, _) => {
-                self.clock.stop(*id);
-                self.expiring = self.expiring.saturating_sub(1);
-            }
+            (Command::LeaseRevoke { id }, _) => self.clock.stop(*id),
             _ => {}
         }
     }
@@ -484,39 +471,25 @@ impl<W> Node<W> {
     }
 
     fn on_saved(&mut self, stats: BackendStats) {
-        let (revision, bytes) = self
-            .saving
-            .in_flight
-            .take()
-            .expect("a batch was handed out");
+        let (revision, bytes) = self.saving.on_saved(stats);
         self.store.batch_applied(revision, bytes);
-        self.saving.stats = stats;
-        self.saving.bytes += bytes;
-        self.saving.dirty = true;
     }
 
     fn on_checkpointed(&mut self, now: Duration, position: LogPosition) {
-        self.saving.checkpointing = false;
-        self.saving.last_checkpoint_at = now;
-        // Keep the log from the checkpoint before this one: should the backend lose its newest,
-        // there is still a way back (`repl L6`).
-        if self.saving.last_checkpoint.index > 0 {
-            self.output.cut_below = Some(self.saving.last_checkpoint.index + 1);
-        }
-        self.saving.last_checkpoint = position;
-        let all_saved = position == self.store.applied() && !self.store.compacting();
-        if all_saved {
-            let answered = self
-                .physical
-                .drain(..)
-                .map(|(waiter, applied)| (waiter, Ok(applied)));
-            self.output.answers.extend(answered);
-        }
+        self.output.cut_below = self.saving.on_checkpointed(now, position);
+        self.answer_compactions();
+    }
+
+    fn answer_compactions(&mut self) {
+        let durable = self.saving.take_durable();
+        let answers = durable.map(|(waiter, applied)| (waiter, Ok(applied)));
+        self.output.answers.extend(answers);
     }
 
     fn on_tick(&mut self, now: Duration) {
         let stall = self
             .wake_at
+            .take()
             .and_then(|due| now.checked_sub(due))
             .unwrap_or_default();
         if stall >= STALL_MIN {
@@ -530,7 +503,25 @@ impl<W> Node<W> {
             self.queue.push(Command::LeaseRevoke { id }, None);
         }
         self.watches.tick(now, &self.store);
-        self.store.compact_step();
+        if self.has_space_work() {
+            self.store.compact_step();
+            if !self.store.compacting() {
+                self.saving.on_space_work_done(self.store.has_batch());
+                self.answer_compactions();
+            }
+        }
+    }
+
+    /// When a lease expires that there is room for among those under way.
+    fn next_expiry(&self) -> Option<Duration> {
+        let has_room = self.expiring < EXPIRING_MAX;
+        has_room.then(|| self.clock.next_deadline()).flatten()
+    }
+
+    /// Whether a slice of a compaction's work can be done: the backend takes one at a time, and
+    /// a node that is about to stop leaves the rest to its next start.
+    fn has_space_work(&self) -> bool {
+        self.store.can_compact_step() && !self.saving.is_settling()
     }
 
     /// Hands out the next batch for the log, unless one is under way or the backend lags.
@@ -569,33 +560,22 @@ impl<W> Node<W> {
     }
 
     fn fill_state_batch(&mut self, now: Duration) {
-        if self.saving.in_flight.is_some() {
+        if self.saving.is_in_flight() {
             return;
+        }
+        if self.saving.is_checkpoint_due(now, self.store.applied()) {
+            return self.start_checkpoint();
         }
         if let Some(batch) = self.store.take_batch() {
-            self.saving.in_flight = Some((batch.revision, batch.record_bytes()));
+            self.saving.on_taken(&batch);
             self.output.state = Some(batch);
-            return;
-        }
-        if self.saving.checkpointing || !self.saving.dirty {
-            return;
-        }
-        let saving = &self.saving;
-        let entries = self.store.applied().index - saving.last_checkpoint.index;
-        let due = saving.settling
-            || saving.bytes >= self.options.checkpoint_bytes
-            || entries >= self.options.checkpoint_entries
-            || now >= saving.last_checkpoint_at + self.options.checkpoint_interval
-            || (!self.physical.is_empty() && !self.store.compacting());
-        if due {
+        } else if self.saving.is_settling() && self.saving.can_checkpoint() {
             self.start_checkpoint();
         }
     }
 
     fn start_checkpoint(&mut self) {
-        self.saving.checkpointing = true;
-        self.saving.dirty = false;
-        self.saving.bytes = 0;
+        self.saving.start_checkpoint();
         self.output.checkpoint = true;
     }
 }

@@ -12,9 +12,6 @@ use super::log_thread::LogThread;
 use super::shared::{Finished, Shared};
 use super::state_thread::StateThread;
 
-/// Longest wait between two ticks.
-const TICK_MAX: Duration = Duration::from_millis(500);
-
 /// Drives the node until a disk fails. Cancel-safe: nothing is lost when its future is dropped
 /// while it waits.
 ///
@@ -31,7 +28,7 @@ pub(super) async fn drive(
             apply(shared, now, finished)?;
         }
         let next_wake = turn(shared, now, log, state)?;
-        let wait = next_wake.saturating_sub(shared.now()).min(TICK_MAX);
+        let wait = next_wake.saturating_sub(shared.now());
         if wait.is_zero() {
             // Let the clients in between two slices of background work.
             tokio::task::yield_now().await;
@@ -84,7 +81,7 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
     Ok(())
 }
 
-/// Ticks if a tick is due, hands out what the node wants done, and says when to come back.
+/// Ticks, hands out what the node wants done, and says when to come back.
 fn turn(
     shared: &Shared,
     now: Duration,
@@ -92,11 +89,9 @@ fn turn(
     state: &StateThread,
 ) -> anyhow::Result<Duration> {
     let mut node = shared.node.lock();
-    if node.next_wake(now).is_some_and(|due| due <= now) {
-        node.apply(now, Event::Tick)?;
-    }
+    node.apply(now, Event::Tick)?;
     let output = node.take_output(now);
-    let next_wake = node.next_wake(now).unwrap_or(now + TICK_MAX);
+    let next_wake = node.next_wake(now);
     drop(node);
 
     if !output.persist.is_empty() {

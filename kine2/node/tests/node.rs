@@ -1,0 +1,306 @@
+//! A node driven by hand: what it asks for, and when.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kine2_backend::Backend;
+use kine2_backend::mem::MemBackend;
+use kine2_mvcc::{
+    Applied, Command, Compact, LeaseGrant, Put, Refusal, StateBatch, Store, StoreOptions,
+    WatchOptions,
+};
+use kine2_node::{Event, Node, NodeOptions};
+
+/// Records a slice of a compaction frees at most.
+const SLICE_MAX: usize = 200;
+
+/// A node, a log that is durable when the test says so, and a backend that is as slow as it wants.
+struct Bench {
+    node: Node<u32>,
+    backend: Arc<MemBackend>,
+    now: Duration,
+    /// Entries handed to the log and not yet durable.
+    logging: usize,
+    batch: Option<StateBatch>,
+    checkpointing: bool,
+    answers: Vec<(u32, Result<Applied, Refusal>)>,
+    cuts: Vec<u64>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let backend = Arc::new(MemBackend::default());
+        let store = Store::open(Arc::clone(&backend) as _, StoreOptions::default()).unwrap();
+        let options = NodeOptions {
+            member_id: 1,
+            epoch: 1,
+            run: 1,
+            quota_bytes: 0,
+            lease_ttl_min: Duration::from_secs(2),
+            checkpoint_bytes: 1 << 30,
+            checkpoint_entries: u64::MAX,
+            checkpoint_interval: Duration::from_secs(3),
+            unsaved_bytes_max: 64 << 20,
+            watch: WatchOptions::default(),
+            seed: 1,
+        };
+        Self {
+            node: Node::new(options, store, Duration::ZERO),
+            backend,
+            now: Duration::ZERO,
+            logging: 0,
+            batch: None,
+            checkpointing: false,
+            answers: Vec::new(),
+            cuts: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, event: Event<u32>) {
+        self.node.apply(self.now, event).unwrap();
+    }
+
+    fn submit(&mut self, waiter: u32, command: Command) {
+        self.apply(Event::Submit { command, waiter });
+    }
+
+    /// A tick, and what the node wants done then.
+    fn turn(&mut self) {
+        self.apply(Event::Tick);
+        let output = self.node.take_output(self.now);
+        self.node.next_wake(self.now);
+        self.logging += output.persist.len();
+        self.answers.extend(output.answers);
+        self.cuts.extend(output.cut_below);
+        if let Some(batch) = output.state {
+            assert!(self.batch.replace(batch).is_none(), "one batch at a time");
+        }
+        if output.checkpoint {
+            assert!(!self.checkpointing, "one checkpoint at a time");
+            self.checkpointing = true;
+        }
+    }
+
+    fn persist(&mut self) {
+        if std::mem::take(&mut self.logging) > 0 {
+            self.apply(Event::Persisted);
+        }
+    }
+
+    /// The backend finishes what it was given, in the order it was given.
+    fn save(&mut self) {
+        if std::mem::take(&mut self.checkpointing) {
+            let position = self.backend.checkpoint().unwrap();
+            self.apply(Event::Checkpointed(position));
+        }
+        if let Some(batch) = self.batch.take() {
+            assert!(batch.removed.len() <= SLICE_MAX, "a slice at a time");
+            self.backend.apply(&batch).unwrap();
+            let stats = self.backend.stats().unwrap();
+            self.apply(Event::Saved(stats));
+        }
+    }
+
+    /// Time passes in steps of a twentieth of a second with an idle or stuck backend.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += Duration::from_millis(50);
+            self.turn();
+            self.persist();
+        }
+    }
+
+    /// Everything that is under way is done.
+    fn finish(&mut self) {
+        for _ in 0..3 {
+            self.turn();
+            self.persist();
+            self.save();
+        }
+    }
+
+    fn answered(&self, waiter: u32) -> bool {
+        self.answers.iter().any(|(who, _)| *who == waiter)
+    }
+
+    fn lease_ttl(&self, id: i64) -> Option<i64> {
+        self.node.store().lease_ttl(id)
+    }
+}
+
+fn put(key: &str) -> Command {
+    Command::Put(Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: "value".into(),
+        ..Put::default()
+    })
+}
+
+const fn grant(id: i64, ttl_seconds: i64) -> Command {
+    Command::LeaseGrant(LeaseGrant { id, ttl_seconds })
+}
+
+const fn compact(revision: i64) -> Command {
+    Command::Compact(Compact {
+        revision,
+        physical: true,
+    })
+}
+
+#[test]
+fn s49_leases_expire_while_the_state_engine_is_stuck() {
+    let mut bench = Bench::new();
+    bench.submit(0, put("a"));
+    bench.finish();
+    bench.submit(1, grant(7, 5));
+    bench.turn();
+    bench.persist();
+    // From here on the backend finishes nothing, and a checkpoint becomes due that cannot begin.
+    bench.pass(Duration::from_millis(4_900));
+    assert_eq!(bench.lease_ttl(7), Some(5));
+    bench.pass(Duration::from_millis(300));
+    assert_eq!(bench.lease_ttl(7), None);
+}
+
+#[test]
+fn t3_a_node_that_stood_still_gives_its_leases_that_time() {
+    let mut bench = Bench::new();
+    bench.submit(1, grant(7, 5));
+    bench.finish();
+    bench.pass(Duration::from_secs(3));
+    bench.now += Duration::from_secs(20);
+    bench.pass(Duration::from_secs(1));
+    assert!(
+        bench.node.keep_alive(bench.now, 7) > 0,
+        "two seconds were left"
+    );
+    bench.pass(Duration::from_secs(6));
+    assert_eq!(bench.lease_ttl(7), None, "and no more than that");
+}
+
+#[test]
+fn leases_beyond_those_under_way_wait_without_waking_the_node() {
+    let mut bench = Bench::new();
+    for id in 1..=800 {
+        bench.submit(1, grant(id, 5));
+    }
+    bench.finish();
+    bench.now += Duration::from_secs(5);
+    // The stall of this jump is theirs.
+    bench.turn();
+    bench.now += Duration::from_millis(400);
+    bench.turn();
+    bench.now += Duration::from_secs(5);
+    for _ in 0..20 {
+        bench.now += Duration::from_millis(10);
+        bench.turn();
+    }
+    let wake = bench.node.next_wake(bench.now);
+    assert!(wake > bench.now, "nothing can be done before the log is");
+    for _ in 0..100 {
+        bench.persist();
+        bench.now += Duration::from_millis(100);
+        bench.turn();
+    }
+    assert_eq!(bench.node.store().lease_ttls().count(), 0);
+}
+
+#[test]
+fn a_backend_that_never_rests_is_checkpointed_all_the_same() {
+    let mut bench = Bench::new();
+    let mut checkpoints = 0;
+    for n in 0..400 {
+        bench.now += Duration::from_millis(50);
+        bench.submit(n, put("a"));
+        // The next batch waits whenever the backend is done with one.
+        bench.turn();
+        bench.persist();
+        checkpoints += usize::from(bench.checkpointing);
+        bench.save();
+    }
+    assert!(checkpoints >= 5, "{checkpoints} in 20 seconds");
+    assert!(!bench.cuts.is_empty(), "so the log is cut");
+}
+
+#[test]
+fn s25_a_physical_compaction_is_answered_under_writes() {
+    let mut bench = Bench::new();
+    for n in 0..1_000 {
+        bench.submit(n, put("a"));
+    }
+    bench.finish();
+    bench.submit(5_000, compact(900));
+    bench.turn();
+    bench.persist();
+    assert!(!bench.answered(5_000));
+    for n in 0..100 {
+        bench.submit(n, put("a"));
+        bench.turn();
+        bench.persist();
+        // Committed before the checkpoint that may follow is done.
+        bench.submit(n, put("b"));
+        bench.turn();
+        bench.persist();
+        bench.save();
+    }
+    bench.turn();
+    assert!(bench.answered(5_000));
+}
+
+#[test]
+fn s25_a_physical_compaction_that_frees_nothing_is_answered() {
+    let mut bench = Bench::new();
+    bench.submit(1, put("a"));
+    bench.finish();
+    bench.submit(2, compact(2));
+    for _ in 0..10 {
+        bench.finish();
+    }
+    assert!(bench.answered(2));
+}
+
+#[test]
+fn a_stuck_backend_finds_no_heap_of_removals_and_the_node_does_not_spin() {
+    let mut bench = Bench::new();
+    for n in 0..2_000 {
+        bench.submit(n, put("a"));
+    }
+    bench.finish();
+    bench.submit(1, put("b"));
+    bench.submit(5_000, compact(1_900));
+    bench.turn();
+    bench.persist();
+    for _ in 0..50 {
+        bench.turn();
+    }
+    assert!(bench.node.next_wake(bench.now) > bench.now);
+    for _ in 0..50 {
+        bench.turn();
+        bench.persist();
+        bench.save();
+    }
+    bench.turn();
+    assert!(bench.answered(5_000));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_compaction() {
+    let mut bench = Bench::new();
+    for n in 0..4_000 {
+        bench.submit(n, put("a"));
+    }
+    bench.finish();
+    bench.submit(5_000, compact(3_900));
+    bench.turn();
+    bench.persist();
+    bench.node.settle();
+    for _ in 0..4 {
+        bench.turn();
+        bench.save();
+    }
+    assert!(bench.node.is_settled());
+}
