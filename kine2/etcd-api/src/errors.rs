@@ -64,7 +64,7 @@ impl From<RequestError> for Status {
 const fn refusal_code(refusal: Refusal) -> Code {
     match refusal {
         Refusal::Compacted | Refusal::FutureRevision => Code::OutOfRange,
-        Refusal::KeyNotFound => Code::InvalidArgument,
+        Refusal::KeyNotFound | Refusal::TooLarge => Code::InvalidArgument,
         Refusal::LeaseNotFound => Code::NotFound,
         Refusal::LeaseExists => Code::FailedPrecondition,
         Refusal::NoSpace => Code::ResourceExhausted,

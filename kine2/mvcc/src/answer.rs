@@ -89,6 +89,9 @@ pub enum OpAnswer {
 /// Why a request was refused; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// The log has no room for a command of this size.
+    #[error("request is too large")]
+    TooLarge,
     /// The revision's history is gone.
     #[error("mvcc: required revision has been compacted")]
     Compacted,

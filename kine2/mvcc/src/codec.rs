@@ -465,6 +465,7 @@ mod tests {
         for command in commands() {
             let mut bytes = Vec::new();
             command.encode(&mut bytes);
+            assert!(bytes.len() <= command.size_bound(), "{command:?}");
             assert_eq!(Command::decode(&bytes), Ok(command));
             for cut in 0..bytes.len() {
                 assert!(Command::decode(&bytes[..cut]).is_err());

@@ -36,6 +36,8 @@ pub struct NodeOptions {
     pub run: u32,
     /// Bytes of state at which writes that need space are refused; 0 for no limit.
     pub quota_bytes: u64,
+    /// Bytes of the largest command that the log takes; larger ones are refused.
+    pub command_bytes_max: usize,
     /// Shortest TTL of a lease; shorter ones are raised to it (`etcd S45`).
     pub lease_ttl_min: Duration,
     /// Bytes of records after which the state is checkpointed.
@@ -379,9 +381,12 @@ impl<W> Node<W> {
         }
     }
 
-    /// Refuses what the quota forbids and fills in what the primary decides (`repl section 3`:
+    /// Refuses what the log cannot take and what the quota forbids, and fills in what the primary decides (`repl section 3`:
     /// whatever is not deterministic is decided before the log).
     fn admit(&mut self, command: Command) -> Result<Command, Refusal> {
+        if command.size_bound() > self.options.command_bytes_max {
+            return Err(Refusal::TooLarge);
+        }
         let cost = command.space_cost();
         if cost > 0 && !self.store.has_alarm(AlarmKind::NoSpace) {
             let quota = self.options.quota_bytes;

@@ -53,11 +53,8 @@ impl<W> Queue<W> {
     }
 
     pub(crate) fn push(&mut self, command: Command, waiter: Option<W>) {
-        // What it costs the quota is near enough to what it takes in memory.
-        let bytes = usize::try_from(command.space_cost())
-            .unwrap_or(usize::MAX)
-            .max(256);
-        self.bytes = self.bytes.saturating_add(bytes);
+        let bytes = command.size_bound();
+        self.bytes += bytes;
         self.waiting.push_back(Waiting {
             command,
             waiter,
@@ -71,7 +68,7 @@ impl<W> Queue<W> {
             return None;
         }
         let next = self.waiting.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(next.bytes);
+        self.bytes -= next.bytes;
         Some(next)
     }
 }

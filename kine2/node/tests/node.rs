@@ -9,10 +9,10 @@ use bytes::Bytes;
 use kine2_backend::Backend;
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
-    Applied, Command, Compact, LeaseGrant, Put, Refusal, StateBatch, Store, StoreOptions,
-    WatchOptions,
+    Applied, Command, Compact, Compare, KeyRange, LeaseGrant, Operand, Put, Refusal, Relation,
+    StateBatch, Store, StoreOptions, Txn, WatchOptions,
 };
-use kine2_node::{Event, Node, NodeOptions};
+use kine2_node::{Event, Node, NodeOptions, QUEUE_BYTES_MAX};
 
 /// Records a slice of a compaction frees at most.
 const SLICE_MAX: usize = 200;
@@ -39,6 +39,7 @@ impl Bench {
             epoch: 1,
             run: 1,
             quota_bytes: 0,
+            command_bytes_max: 1 << 20,
             lease_ttl_min: Duration::from_secs(2),
             checkpoint_bytes: 1 << 30,
             checkpoint_entries: u64::MAX,
@@ -303,4 +304,37 @@ fn a_stop_does_not_wait_for_a_compaction() {
         bench.save();
     }
     assert!(bench.node.is_settled());
+}
+
+/// A transaction that writes nothing and is `bytes` large.
+fn reading_txn(bytes: usize) -> Command {
+    Command::Txn(Txn {
+        compares: vec![Compare {
+            range: KeyRange::single("a".into()),
+            relation: Relation::Equal,
+            operand: Operand::Value(vec![0; bytes].into()),
+        }],
+        ..Txn::default()
+    })
+}
+
+#[test]
+fn a_command_that_the_log_does_not_take_is_refused_before_it() {
+    let mut bench = Bench::new();
+    bench.submit(1, reading_txn(1 << 20));
+    bench.submit(2, reading_txn(1_000_000));
+    bench.finish();
+    assert_eq!(bench.answers[0], (1, Err(Refusal::TooLarge)));
+    assert!(bench.answers[1].1.is_ok());
+}
+
+#[test]
+fn what_waits_is_bounded_by_its_bytes_whatever_it_does() {
+    let mut bench = Bench::new();
+    let mut submitted = 0;
+    while !bench.node.is_overloaded() {
+        bench.submit(1, reading_txn(1_000_000));
+        submitted += 1;
+    }
+    assert!(submitted <= QUEUE_BYTES_MAX / 1_000_000 + 1, "{submitted}");
 }

@@ -85,6 +85,7 @@ async fn run(
         epoch: term.epoch,
         run: term.run,
         quota_bytes: config.quota_bytes,
+        command_bytes_max: log.max_payload_bytes(),
         lease_ttl_min: LEASE_TTL_MIN,
         checkpoint_bytes: config.checkpoint_bytes,
         checkpoint_entries: CHECKPOINT_ENTRIES,

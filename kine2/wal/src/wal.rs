@@ -330,6 +330,12 @@ impl<D: Disk> Wal<D> {
         self.hard_state.as_ref()
     }
 
+    /// Largest payload that [`append`](Self::append) takes.
+    #[must_use]
+    pub fn max_payload_bytes(&self) -> usize {
+        self.options.max_payload_bytes()
+    }
+
     /// Bytes of records that are staged.
     #[must_use]
     pub fn staged_bytes(&self) -> u64 {
