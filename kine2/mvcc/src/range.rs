@@ -36,10 +36,8 @@ impl Store {
     /// # Errors
     /// If the revision is compacted or yet to come, or the backend cannot be read.
     pub fn range(&mut self, query: &RangeQuery) -> Result<RangeAnswer, ReadError> {
-        let revision = Revision(query.revision);
-        if revision.0 <= 0 {
-            return Ok(self.range_at(query, self.revision)?);
-        }
+        let asked = Revision(query.revision);
+        let revision = if asked.0 > 0 { asked } else { self.revision };
         if revision > self.revision {
             return Err(Refusal::FutureRevision.into());
         }

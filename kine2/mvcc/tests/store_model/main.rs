@@ -348,3 +348,34 @@ proptest! {
         run(ops);
     }
 }
+
+#[test]
+fn reads_alone_keep_to_the_budget_of_the_cache() {
+    let budget = StoreOptions {
+        cache_bytes: 1_000,
+        ..StoreOptions::default()
+    };
+    let shelf = Arc::new(Shelf::default());
+    let mut store = Store::open(Arc::clone(&shelf) as _, budget).unwrap();
+    for n in 0..100u8 {
+        let command = Command::Put(Put {
+            key: vec![b'k', n].into(),
+            value: vec![n; 100].into(),
+            ..Put::default()
+        });
+        let position = LogPosition {
+            epoch: 1,
+            run: 1,
+            index: u64::from(n) + 1,
+        };
+        store.apply(position, &command).unwrap().unwrap();
+    }
+    shelf.put(&store.take_batch().unwrap());
+    drop(store);
+    let mut store = Store::open(Arc::clone(&shelf) as _, budget).unwrap();
+    let all = RangeQuery::all(KeyRange::from_wire("k".into(), "l".into()));
+    for _ in 0..3 {
+        assert_eq!(store.range(&all).unwrap().records.len(), 100);
+        assert!(store.stats().cache_bytes <= 1_000, "{:?}", store.stats());
+    }
+}
