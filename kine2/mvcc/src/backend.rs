@@ -123,8 +123,8 @@ pub enum BackendError {
     /// The medium failed.
     #[error("state engine: {0}")]
     Io(#[from] std::io::Error),
-    /// What it holds contradicts itself: throw it away and rebuild.
-    #[error("state is damaged: {0}; it can be deleted and will be rebuilt from the log")]
+    /// What it holds contradicts itself: it is rebuilt, where the log reaches back far enough.
+    #[error("state is damaged: {0}")]
     Damaged(String),
     /// Written by a newer program.
     #[error("state has format version {found}, this program reads up to {known}")]

@@ -23,14 +23,29 @@ pub(super) struct NodeIdentity {
 }
 
 impl NodeIdentity {
+    /// Reads the identity of a data directory that has one.
+    ///
+    /// # Errors
+    /// If the file cannot be read or understood.
+    pub(super) fn load(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = data_dir.join(FILE);
+        let read = fs::read_to_string(&path).with_context(|| {
+            format!(
+                "read {}, which says whose log and state lie beside it",
+                path.display()
+            )
+        })?;
+        Self::parse(&read).with_context(|| format!("read {}", path.display()))
+    }
+
     /// Reads the identity of a data directory, or makes one for a new directory.
     ///
     /// # Errors
     /// If the file cannot be read, written or understood.
     pub(super) fn load_or_create(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE);
-        match fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text).with_context(|| format!("read {}", path.display())),
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Self::load(data_dir),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let identity = Self {
                     cluster_id: random_id()?,

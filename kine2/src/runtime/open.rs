@@ -49,7 +49,12 @@ pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("make the data directory {}", data_dir.display()))?;
     let (mut log, recovery) = open_log(&data_dir.join("store/wal"), options.segment_bytes)?;
-    let identity = NodeIdentity::load_or_create(data_dir)?;
+    // The identity is durable before the first start notes its run in the log.
+    let identity = if recovery.hard_state.is_none() {
+        NodeIdentity::load_or_create(data_dir)?
+    } else {
+        NodeIdentity::load(data_dir)?
+    };
     let state_dir = data_dir.join("store/state");
     let (backend, store) = open_state(&state_dir, options, &log, &recovery)?;
     let term = next_term(&recovery)?;
@@ -100,9 +105,16 @@ fn open_state(
     match try_open_state(dir, options, log) {
         Ok(opened) => Ok(opened),
         Err(error) => {
-            let rebuildable = recovery.base.index == LogIndex(0)
-                && matches!(error.downcast_ref(), Some(BackendError::Damaged(_)));
-            if !rebuildable {
+            let damaged = matches!(error.downcast_ref(), Some(BackendError::Damaged(_)));
+            let first = recovery.base.index.next();
+            if damaged && first > LogIndex(1) {
+                return Err(error.context(format!(
+                    "the state in {} cannot be rebuilt, since the log begins with entry {first}; \
+                     leave both as they are, and restore this node from a backup",
+                    dir.display()
+                )));
+            }
+            if !damaged {
                 return Err(error.context(format!("open the state in {}", dir.display())));
             }
             warn!(%error, "the state is rebuilt from the log");
@@ -123,9 +135,14 @@ fn try_open_state(
     let held = store.applied().index;
     let (first, last) = (log.first_index().0, log.last_index().0);
     if held > last {
-        // The state never holds more than the log has made durable.
-        let what = format!("the state has entry {held}, the log ends with {last}");
-        return Err(BackendError::Damaged(what).into());
+        // The state never holds more than the log has made durable, so it is the log that lacks
+        // something. Going on with less would take back what was acknowledged.
+        bail!(
+            "the state has entry {held}, the log ends with {last}: entries that were acknowledged \
+             are missing from the log. Was an older copy of it put back, or has the disk lost what \
+             it had confirmed? Nothing was changed; put the right log back, or restore this node \
+             from a backup"
+        );
     }
     if held + 1 < first {
         let what = format!("the state ends with entry {held}, the log begins with {first}");
@@ -204,6 +221,7 @@ fn decode_hard_state(bytes: &[u8]) -> anyhow::Result<Term> {
 
 #[cfg(test)]
 mod tests {
+    use kine2_mvcc::Command;
     use kine2_wal::Position;
 
     use super::*;
@@ -221,5 +239,74 @@ mod tests {
         let second = next_term(&recovery(Some(encode_hard_state(first)))).unwrap();
         assert_eq!(second, Term { epoch: 1, run: 2 });
         assert!(next_term(&recovery(Some(Bytes::from_static(&[9, 0])))).is_err());
+    }
+
+    fn options(data_dir: &Path) -> OpenOptions {
+        OpenOptions {
+            data_dir: data_dir.to_owned(),
+            segment_bytes: 1 << 20,
+            backend: BackendOptions::default(),
+            store: StoreOptions::default(),
+        }
+    }
+
+    /// Puts `entries` noops into the log and the state.
+    fn filled(data_dir: &Path, entries: u64) {
+        let mut opened = open(&options(data_dir)).unwrap();
+        let mut noop = Vec::new();
+        Command::Noop.encode(&mut noop);
+        for _ in 0..entries {
+            let placed = opened.log.append(opened.term, &noop).unwrap();
+            let position = LogPosition {
+                epoch: opened.term.epoch,
+                run: opened.term.run,
+                index: placed.index.0,
+            };
+            opened
+                .store
+                .apply(position, &Command::Noop)
+                .unwrap()
+                .unwrap();
+        }
+        opened.log.sync().unwrap();
+        if let Some(batch) = opened.store.take_batch() {
+            opened.backend.apply(&batch).unwrap();
+        }
+        opened.backend.checkpoint().unwrap();
+    }
+
+    #[test]
+    fn a_log_that_lost_its_end_is_not_taken_for_a_state_to_rebuild() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 3);
+        let wal = dir.path().join("store/wal");
+        std::fs::remove_dir_all(&wal).unwrap();
+        let old = tempfile::tempdir().unwrap();
+        filled(old.path(), 1);
+        std::fs::rename(old.path().join("store/wal"), &wal).unwrap();
+        let error = format!("{:#}", open(&options(dir.path())).unwrap_err());
+        assert!(
+            error.contains("state has entry 3") && error.contains("log ends with 1"),
+            "{error}"
+        );
+        assert!(open(&options(dir.path())).is_err(), "it was left as it was");
+    }
+
+    #[test]
+    fn a_log_without_its_identity_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 1);
+        std::fs::remove_file(dir.path().join("identity")).unwrap();
+        let error = format!("{:#}", open(&options(dir.path())).unwrap_err());
+        assert!(error.contains("identity"), "{error}");
+    }
+
+    #[test]
+    fn a_state_that_is_gone_is_rebuilt_from_a_whole_log() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 3);
+        std::fs::remove_dir_all(dir.path().join("store/state")).unwrap();
+        let opened = open(&options(dir.path())).unwrap();
+        assert_eq!(opened.store.applied().index, 3);
     }
 }
