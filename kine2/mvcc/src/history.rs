@@ -75,7 +75,9 @@ impl History for Store {
             .into_iter()
             .map(|change| self.event_of(change))
             .collect();
-        let next = page.next.or((in_memory < until).then_some(in_memory));
+        let next = page
+            .next
+            .or_else(|| (in_memory < until).then_some(in_memory));
         Ok(EventPage { events, next })
     }
 
