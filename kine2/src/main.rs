@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod log;
 mod notify;
+mod process;
 mod runtime;
 
 use std::process::ExitCode;

@@ -29,6 +29,10 @@ use crate::tls::{TlsError, TlsFiles, TlsReloader};
 
 /// Most connections at a time on one listener; more wait in the kernel.
 const CONNECTIONS_MAX: usize = 16_384;
+/// Open files that connections leave to the log and the state: these fail for good without.
+const FILES_RESERVED: u64 = 128;
+/// As many connections each listener may have, however few files are allowed.
+const CONNECTIONS_MIN: usize = 16;
 /// Most TLS handshakes at a time on one listener.
 const HANDSHAKES_MAX: usize = 1024;
 /// A handshake that takes longer is given up.
@@ -109,6 +113,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Port {
     listener: Listener,
+    connections_max: usize,
     url: ListenUrl,
     tls: Option<Arc<TlsReloader>>,
     role: Role,
@@ -138,9 +143,10 @@ impl Server {
         {
             return Err(ServeError::NoCertificate { url: url.clone() });
         }
+        let connections_max = connections_max(urls.len());
         let ports = urls
             .into_iter()
-            .map(|(url, role)| Port::bind(url, role, tls.as_ref()));
+            .map(|(url, role)| Port::bind(url, role, tls.as_ref(), connections_max));
         Ok(Self {
             ports: ports.collect::<Result<_, _>>()?,
             limits: config.limits,
@@ -197,6 +203,7 @@ impl Port {
         url: ListenUrl,
         role: Role,
         tls: Option<&Arc<TlsReloader>>,
+        connections_max: usize,
     ) -> Result<Self, ServeError> {
         let listener = Listener::bind(&url.address);
         let listener = listener.and_then(|listener| {
@@ -207,6 +214,7 @@ impl Port {
             Err(source) => Err(ServeError::Bind { url, source }),
             Ok((listener, address)) => Ok(Self {
                 listener,
+                connections_max,
                 tls: if url.tls { tls.cloned() } else { None },
                 url: ListenUrl {
                     tls: url.tls,
@@ -227,7 +235,7 @@ impl Port {
             let accepted = tokio::select! {
                 () = stop.stopped() => break,
                 Some(_ended) = connections.join_next() => continue,
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
+                accepted = self.listener.accept(), if connections.len() < self.connections_max => accepted,
             };
             match accepted {
                 Ok(connection) => {
@@ -353,6 +361,16 @@ fn http_server() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     builder
+}
+
+/// Most connections of each of `listeners`, by the files that this process may open.
+fn connections_max(listeners: usize) -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let Some(files) = getrlimit(Resource::Nofile).current else {
+        return CONNECTIONS_MAX;
+    };
+    let files = usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX);
+    (files / listeners.max(1)).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
 /// Errors of accept that concern only the connection that did not come about.

@@ -1,10 +1,12 @@
 //! `kine2 serve`.
 
+use std::io::IsTerminal;
+
 use anyhow::ensure;
 use clap::ArgMatches;
 
 use crate::config::ServeConfig;
-use crate::{log, runtime};
+use crate::{log, process, runtime};
 
 pub(super) fn run(given: &ArgMatches) -> anyhow::Result<()> {
     let config = ServeConfig::check(&super::settings(given)?, &super::machine())?;
@@ -13,8 +15,14 @@ pub(super) fn run(given: &ArgMatches) -> anyhow::Result<()> {
         "only a node without a peer can be served so far: say so with --single"
     );
     log::init(&config.log)?;
+    process::prepare();
     let told = next_steps(&config);
-    runtime::serve(config, || eprintln!("{told}"))
+    runtime::serve(config, || {
+        // A log file or the journal has no use for it.
+        if std::io::stderr().is_terminal() {
+            eprintln!("{told}");
+        }
+    })
 }
 
 /// What to type next.
