@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kine2_etcd_api::{Identity, Limits, ServeConfig as ApiConfig, Server};
 use kine2_mvcc::{StoreOptions, WatchOptions};
 use kine2_node::{Node, NodeOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
 use super::driver::{drive, settle};
@@ -128,6 +128,7 @@ async fn run(
         took = ?started.elapsed(),
         "ready to serve client requests"
     );
+    let mut signals = Signals::new()?;
     notify("READY=1");
     ready();
     let (stopped, stop) = tokio::sync::oneshot::channel::<()>();
@@ -135,16 +136,13 @@ async fn run(
         // A sender that is gone asks for a stop as well.
         let _ = stop.await;
     });
-    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
     let outcome = {
         let driving = drive(&shared, &log, &state);
         tokio::pin!(serving, driving);
         let outcome = tokio::select! {
             failed = &mut driving => failed,
             () = &mut serving => Ok(()),
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            () = signals.asked_to_stop() => Ok(()),
         };
         notify("STOPPING=1");
         shared.stop();
@@ -166,10 +164,38 @@ async fn run(
         }
     };
     let outcome = match outcome {
-        Ok(()) => settle(&shared, &log, &state).await,
+        Ok(()) => tokio::select! {
+            settled = settle(&shared, &log, &state) => settled,
+            () = signals.asked_to_stop() => {
+                // Do not wait for the threads either: a disk that hangs keeps them for ever.
+                bail!("asked again to stop before the state was durable; the log has all of it")
+            }
+        },
         Err(failure) => Err(failure),
     };
     log.join();
     state.join();
     outcome
+}
+
+/// The signals that ask for a stop. They are caught from the moment the node says it is ready.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("wait for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("wait for SIGINT")?,
+        })
+    }
+
+    async fn asked_to_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
