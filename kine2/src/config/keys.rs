@@ -76,9 +76,9 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     list(
         "listen-admin",
-        "http:// or unix:// URLs",
+        "http://, https://, unix:// or unixs:// URLs",
         "",
-        "Where health and metrics are served besides [default: unix://DATA_DIR/admin.sock]",
+        "Where health and metrics are served, and nothing else, besides [default: nowhere]",
     ),
     key(
         "cert-file",

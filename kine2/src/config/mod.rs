@@ -71,14 +71,6 @@ impl ServeConfig {
             "listen-client is empty: nobody could be served"
         );
         let listen_admin = reader.each("listen-admin", parse_url)?;
-        let listen_admin = if listen_admin.is_empty() {
-            vec![ListenUrl {
-                tls: false,
-                address: ListenAddress::Unix(data_dir.join("admin.sock")),
-            }]
-        } else {
-            listen_admin
-        };
         let tls = reader.tls()?;
         let wants_tls = listen_client
             .iter()
