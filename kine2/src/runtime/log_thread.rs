@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kine2_node::LogEntry;
-use kine2_wal::{FileDisk, LogIndex, Term, Wal, WalError};
+use kine2_wal::{FileDisk, LogIndex, Prepared, Term, Wal, WalError};
+use tracing::warn;
 
 use super::metrics::RuntimeMetrics;
 use super::shared::{Finished, Shared};
@@ -65,18 +66,31 @@ impl LogThread {
     }
 }
 
-/// Makes the next segment ready, a step at a time, so that a batch never waits for long.
-fn prepare(log: &mut Log) -> Result<(), WalError> {
+/// What quiet time is for, a step at a time, so that a batch never waits for long: making the next
+/// segment ready, then noting that the last batch was durable, so that damage to it is not taken
+/// for a write that a power cut tore. Answers whether there is more to do.
+fn use_quiet_time(log: &mut Log) -> Result<bool, WalError> {
     match log.prepare_next() {
+        Ok(Prepared::More) => return Ok(true),
+        Ok(Prepared::Done) => {}
         // A full disk is told to whoever writes, when it is met by a write.
-        Err(error) if error.is_no_space() => Ok(()),
-        other => other.map(|_| ()),
+        Err(error) if error.is_no_space() => {}
+        Err(error) => return Err(error),
     }
+    log.mark()?;
+    Ok(false)
 }
 
 fn run(mut log: Log, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver<Job>) {
+    let mut is_busy = true;
     loop {
-        let result = match queue.recv_timeout(IDLE) {
+        let next = if is_busy {
+            queue.recv_timeout(IDLE)
+        } else {
+            queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        is_busy = next.is_ok();
+        let result = match next {
             Ok(Job::Append(entries)) => {
                 let begun = Instant::now();
                 let result = append(&mut log, &entries);
@@ -86,9 +100,15 @@ fn run(mut log: Log, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver
             }
             Ok(Job::CutBelow(index)) => log.cut_below(LogIndex(index)),
             Err(RecvTimeoutError::Timeout) => {
-                prepare(&mut log).map(|()| metrics.log_bytes.set(log.size_bytes()))
+                metrics.log_bytes.set(log.size_bytes());
+                use_quiet_time(&mut log).map(|more| is_busy = more)
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                if let Err(error) = log.mark() {
+                    warn!(%error, "the log's end was not marked");
+                }
+                return;
+            }
         };
         if result.is_err() {
             // The log is closed now: the next batch would fail, and this one tells why.
