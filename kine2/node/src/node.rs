@@ -99,7 +99,7 @@ pub struct NodeStats {
     pub logging: usize,
     /// Commands committed since the start.
     pub committed_total: u64,
-    /// Puts since the start, those in transactions not counted apart.
+    /// Commands refused before the log since the start.
     pub refused_total: u64,
     /// Leases that expired since the start.
     pub leases_expired_total: u64,
@@ -295,7 +295,7 @@ impl<W> Node<W> {
         }
     }
 
-    /// Tells the size of the backend before anything was saved.
+    /// Tells the size of the backend when it is not a batch that changed it.
     pub fn set_state_bytes(&mut self, stats: BackendStats) {
         self.saving.stats = stats;
     }

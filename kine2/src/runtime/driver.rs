@@ -73,6 +73,11 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
             Event::Persisted
         }
         Finished::Saved(result) => Event::Saved(result.context("write the state")?),
+        Finished::Sized(result) => {
+            let stats = result.context("measure the state")?;
+            shared.node.lock().set_state_bytes(stats);
+            return Ok(());
+        }
         Finished::Checkpointed(result) => {
             Event::Checkpointed(result.context("checkpoint the state")?)
         }

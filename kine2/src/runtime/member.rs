@@ -101,7 +101,12 @@ impl Member for SingleMember {
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
+        // etcd's limit is that of the log as well: space work takes as long as it takes.
+        let waits_for_space = matches!(&command, Command::Compact(compact) if compact.physical);
         let answer = self.submit(command)?;
+        if waits_for_space {
+            return Ok(answer.await.map_err(|_dropped| RequestError::Stopped)??);
+        }
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(result)) => Ok(result?),
             Ok(Err(_dropped)) => Err(RequestError::Stopped),

@@ -21,6 +21,8 @@ pub(super) enum Finished {
     Logged(Result<(), WalError>),
     /// The state batch is applied.
     Saved(Result<BackendStats, BackendError>),
+    /// The state has another size.
+    Sized(Result<BackendStats, BackendError>),
     /// The state is durable up to here.
     Checkpointed(Result<LogPosition, BackendError>),
 }

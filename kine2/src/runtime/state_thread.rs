@@ -95,9 +95,13 @@ fn run(backend: &dyn Backend, shared: &Shared, metrics: &RuntimeMetrics, queue: 
                 metrics.checkpoint.observe(begun.elapsed());
                 shared.finish(Finished::Checkpointed(result));
             }
+            // Whoever asked has given up: another copy of everything would serve nobody.
+            Job::Defragment(done) if done.is_closed() => {}
             Job::Defragment(done) => {
-                // Whoever asked may have gone.
-                let _ = done.send(backend.defragment());
+                let result = backend.defragment();
+                // The node knows the new size before the client asks for anything.
+                shared.finish(Finished::Sized(backend.stats()));
+                let _ = done.send(result);
             }
             Job::Stop => return,
         }
