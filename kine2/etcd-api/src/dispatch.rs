@@ -22,7 +22,7 @@ use crate::errors::{is_too_large_to_receive, map_receive_error};
 use crate::member::{Member, RequestError};
 use crate::records_body::RecordsBody;
 use crate::response_body::ResponseBody;
-use crate::rpc::{Rpc, RpcCounters, RpcService};
+use crate::rpc::{CountedCall, Rpc, RpcCounters, RpcService};
 use crate::service::Service;
 
 /// Metadata by which a client refuses answers of a member that has no leader (`etcd S43`).
@@ -66,38 +66,22 @@ impl<M: Member> Dispatch<M> {
         let Some(rpc) = Rpc::of_path(request.uri().path()) else {
             return refuse(Status::unimplemented(unknown(request.uri().path())));
         };
+        let mut call = self.rpcs.start(rpc);
         let require_leader = request.headers().contains_key(REQUIRE_LEADER);
         if require_leader && self.service.member.status().primary == 0 {
-            self.rpcs.count(rpc, Code::Unavailable);
+            call.count(Code::Unavailable);
             return refuse(RequestError::NoLeader.into());
         }
         let response = self.call(rpc.service(), request).await;
         if let Some(status) = Status::from_header_map(response.headers()) {
-            return self.answer_without_body(rpc, status, response);
+            return answer_without_body(call, status, response);
         }
         let (mut parts, body) = response.into_parts();
-        let rpcs = Arc::clone(&self.rpcs);
         let body = match parts.extensions.remove::<RecordsBody>() {
-            Some(records) => ResponseBody::records(records, rpc, rpcs),
-            None => ResponseBody::grpc(body, rpc, rpcs),
+            Some(records) => ResponseBody::records(records, call),
+            None => ResponseBody::grpc(body, call),
         };
         Response::from_parts(parts, body)
-    }
-
-    /// A call that failed before its first answer.
-    fn answer_without_body(
-        &self,
-        rpc: Rpc,
-        status: Status,
-        response: Response<tonic::body::Body>,
-    ) -> Response<ResponseBody> {
-        if is_too_large_to_receive(&status) {
-            let status = map_receive_error(status);
-            self.rpcs.count(rpc, status.code());
-            return refuse(status);
-        }
-        self.rpcs.count(rpc, status.code());
-        response.map(|_empty| ResponseBody::empty())
     }
 
     async fn call<B>(&self, service: RpcService, request: Request<B>) -> Response<tonic::body::Body>
@@ -140,6 +124,21 @@ fn content_type(headers: &HeaderMap) -> &[u8] {
     headers
         .get(CONTENT_TYPE)
         .map_or(&[], |value| value.as_bytes())
+}
+
+/// A call that failed before its first answer.
+fn answer_without_body(
+    mut call: CountedCall,
+    status: Status,
+    response: Response<tonic::body::Body>,
+) -> Response<ResponseBody> {
+    if is_too_large_to_receive(&status) {
+        let status = map_receive_error(status);
+        call.count(status.code());
+        return refuse(status);
+    }
+    call.count(status.code());
+    response.map(|_empty| ResponseBody::empty())
 }
 
 fn refuse(status: Status) -> Response<ResponseBody> {

@@ -1,7 +1,6 @@
 //! Bodies of answers.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
 use crate::records_body::RecordsBody;
-use crate::rpc::{Rpc, RpcCounters};
+use crate::rpc::CountedCall;
 
 /// The body of an answer of either kind.
 #[derive(Debug)]
@@ -32,20 +31,12 @@ impl ResponseBody {
         Self(Kind::Whole((!bytes.is_empty()).then_some(bytes)))
     }
 
-    pub(crate) const fn grpc(
-        body: tonic::body::Body,
-        rpc: Rpc,
-        counters: Arc<RpcCounters>,
-    ) -> Self {
-        Self(Kind::Grpc(body, CountedCall::new(rpc, counters)))
+    pub(crate) const fn grpc(body: tonic::body::Body, call: CountedCall) -> Self {
+        Self(Kind::Grpc(body, call))
     }
 
-    pub(crate) const fn records(
-        records: RecordsBody,
-        rpc: Rpc,
-        counters: Arc<RpcCounters>,
-    ) -> Self {
-        Self(Kind::Records(records, CountedCall::new(rpc, counters)))
+    pub(crate) const fn records(records: RecordsBody, call: CountedCall) -> Self {
+        Self(Kind::Records(records, call))
     }
 }
 
@@ -61,7 +52,7 @@ impl Body for ResponseBody {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Records(records, call) => Poll::Ready(match records.next_piece() {
                 Some(piece) => Some(Ok(Frame::data(piece))),
-                None if call.counted => None,
+                None if call.is_counted() => None,
                 None => {
                     call.count(Code::Ok);
                     let mut trailers = HeaderMap::with_capacity(1);
@@ -74,7 +65,10 @@ impl Body for ResponseBody {
                 if let Some(Ok(frame)) = &frame
                     && let Some(trailers) = frame.trailers_ref()
                 {
-                    call.ended(trailers);
+                    let code = trailers.get("grpc-status");
+                    call.count(
+                        code.map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes())),
+                    );
                 }
                 Poll::Ready(frame)
             }
@@ -85,7 +79,7 @@ impl Body for ResponseBody {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Grpc(body, _) => body.is_end_stream(),
-            Kind::Records(_, call) => call.counted,
+            Kind::Records(_, call) => call.is_counted(),
         }
     }
 
@@ -95,44 +89,6 @@ impl Body for ResponseBody {
             Kind::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Grpc(body, _) => body.size_hint(),
             Kind::Records(..) => SizeHint::default(),
-        }
-    }
-}
-
-/// A call that is counted once, when it ends: with its code, or as cancelled when the client goes
-/// away before.
-#[derive(Debug)]
-struct CountedCall {
-    rpc: Rpc,
-    counters: Arc<RpcCounters>,
-    counted: bool,
-}
-
-impl CountedCall {
-    const fn new(rpc: Rpc, counters: Arc<RpcCounters>) -> Self {
-        Self {
-            rpc,
-            counters,
-            counted: false,
-        }
-    }
-
-    fn ended(&mut self, trailers: &HeaderMap) {
-        let code = trailers.get("grpc-status");
-        let code = code.map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
-        self.count(code);
-    }
-
-    fn count(&mut self, code: Code) {
-        self.counters.count(self.rpc, code);
-        self.counted = true;
-    }
-}
-
-impl Drop for CountedCall {
-    fn drop(&mut self) {
-        if !self.counted {
-            self.count(Code::Cancelled);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The calls of the API: their paths, and how often each was answered with which code.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tonic::Code;
 
@@ -206,9 +208,10 @@ impl Rpc {
     }
 }
 
-/// How often each call was answered with each code.
+/// How often each call was begun, and answered with each code.
 #[derive(Debug)]
 pub(crate) struct RpcCounters {
+    started: Vec<AtomicU64>,
     handled: Vec<[AtomicU64; CODES.len()]>,
 }
 
@@ -216,13 +219,20 @@ impl RpcCounters {
     pub(crate) fn new() -> Self {
         let none = || std::array::from_fn(|_| AtomicU64::new(0));
         Self {
+            started: RPCS.iter().map(|_| AtomicU64::new(0)).collect(),
             handled: std::iter::repeat_with(none).take(RPCS.len()).collect(),
         }
     }
 
-    pub(crate) fn count(&self, rpc: Rpc, code: Code) {
-        let code = usize::try_from(i32::from(code)).expect("codes are 0 to 16");
-        self.handled[rpc.0][code].fetch_add(1, Ordering::Relaxed);
+    /// A call begins.
+    pub(crate) fn start(self: &Arc<Self>, rpc: Rpc) -> CountedCall {
+        self.started[rpc.0].fetch_add(1, Ordering::Relaxed);
+        CountedCall {
+            rpc,
+            counters: Arc::clone(self),
+            begun: tracing::enabled!(tracing::Level::DEBUG).then(Instant::now),
+            counted: false,
+        }
     }
 
     #[expect(
@@ -230,12 +240,24 @@ impl RpcCounters {
         reason = "samples are floating-point numbers"
     )]
     pub(crate) fn write(&self, out: &mut MetricsText) {
+        const STARTED: &str = "grpc_server_started_total";
         const NAME: &str = "grpc_server_handled_total";
+        out.family(STARTED, "Calls begun.", "counter");
+        for ((_, path, kind), count) in RPCS.iter().zip(&self.started) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                let (service, method) = names(path);
+                let labels = [
+                    ("grpc_method", method),
+                    ("grpc_service", service),
+                    ("grpc_type", *kind),
+                ];
+                out.sample(STARTED, &labels, count as f64);
+            }
+        }
         out.family(NAME, "Calls answered, by code.", "counter");
         for ((_, path, kind), codes) in RPCS.iter().zip(&self.handled) {
-            let (service, method) = path[1..]
-                .split_once('/')
-                .expect("paths are /service/method");
+            let (service, method) = names(path);
             for (code, count) in CODES.iter().zip(codes) {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {
@@ -252,24 +274,72 @@ impl RpcCounters {
     }
 }
 
+/// A call that is counted once, when it ends: with its code, or as cancelled when the client goes
+/// away before.
+#[derive(Debug)]
+pub(crate) struct CountedCall {
+    rpc: Rpc,
+    counters: Arc<RpcCounters>,
+    /// Only if it will be told.
+    begun: Option<Instant>,
+    counted: bool,
+}
+
+impl CountedCall {
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    pub(crate) fn count(&mut self, code: Code) {
+        self.counted = true;
+        let code = usize::try_from(i32::from(code)).expect("codes are 0 to 16");
+        self.counters.handled[self.rpc.0][code].fetch_add(1, Ordering::Relaxed);
+        if let Some(begun) = self.begun {
+            let (call, code, took) = (RPCS[self.rpc.0].1, CODES[code], begun.elapsed());
+            tracing::debug!(call, code, ?took, "answered");
+        }
+    }
+}
+
+impl Drop for CountedCall {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.count(Code::Cancelled);
+        }
+    }
+}
+
+/// Service and method of a path.
+fn names(path: &str) -> (&str, &str) {
+    path[1..]
+        .split_once('/')
+        .expect("paths are /service/method")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn calls_are_found_by_path_and_counted_by_code() {
-        let counters = RpcCounters::new();
+        let counters = Arc::new(RpcCounters::new());
         let put = Rpc::of_path("/etcdserverpb.KV/Put").unwrap();
         assert_eq!(put.service(), RpcService::Kv);
         assert_eq!(Rpc::of_path("/etcdserverpb.KV/Get"), None);
-        counters.count(put, Code::Ok);
-        counters.count(put, Code::Unauthenticated);
+        counters.start(put).count(Code::Ok);
+        counters.start(put).count(Code::Unauthenticated);
+        drop(counters.start(put));
         let mut out = MetricsText::default();
         counters.write(&mut out);
         let text = out.into_string();
         assert!(text.contains(
             "grpc_server_handled_total{grpc_code=\"Unauthenticated\",grpc_method=\"Put\",\
              grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n"
+        ));
+        assert!(text.contains("{grpc_code=\"Canceled\",grpc_method=\"Put\""));
+        assert!(text.contains(
+            "grpc_server_started_total{grpc_method=\"Put\",\
+             grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 3\n"
         ));
     }
 }

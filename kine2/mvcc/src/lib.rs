@@ -44,7 +44,7 @@ pub use key_range::{KeyRange, RangeEnd};
 pub use range::ReadError;
 pub use record::{KeyValue, Record};
 pub use revision::{ChangeId, Revision};
-pub use store::{Store, StoreOptions, StoreStats};
+pub use store::{OpCounts, Store, StoreOptions, StoreStats};
 pub use watch::{
     CancelCause, Polled, StreamId, WatchHub, WatchMessage, WatchOptions, WatchRequest, WatchStats,
     WatchUpdate,

@@ -56,6 +56,7 @@ impl Store {
         query: &RangeQuery,
         revision: Revision,
     ) -> Result<RangeAnswer, BackendError> {
+        self.done.ranges += 1;
         let plain = query.bounds == RevisionBounds::default() && !needs_sort(query.sort);
         if query.count_only {
             let count = to_i64(self.count_at(&query.range, revision));

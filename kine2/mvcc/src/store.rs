@@ -62,6 +62,27 @@ pub struct StoreStats {
     pub ring_bytes: usize,
     /// Bytes of records the backend does not have yet.
     pub unsaved_bytes: usize,
+    /// What was done since the start.
+    pub done: OpCounts,
+}
+
+/// Operations since the start, those in transactions among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpCounts {
+    /// Reads of a key or range; a slice of a long one counts by itself.
+    pub ranges: u64,
+    /// Puts.
+    pub puts: u64,
+    /// Deletes of a key or range, whatever they found.
+    pub deletes: u64,
+    /// Transactions that did more than one of these.
+    pub txns: u64,
+}
+
+impl OpCounts {
+    pub(crate) const fn sum(&self) -> u64 {
+        self.ranges + self.puts + self.deletes
+    }
 }
 
 /// Keys, leases and alarms at one place of the log.
@@ -88,6 +109,7 @@ pub struct Store {
     taken_bytes: usize,
     /// Revision the backend has reached.
     saved: Revision,
+    pub(crate) done: OpCounts,
 }
 
 impl Store {
@@ -119,6 +141,7 @@ impl Store {
             batch_bytes: 0,
             taken_bytes: 0,
             saved: held.revision,
+            done: OpCounts::default(),
             backend,
         };
         store.rebuild_index()?;
@@ -189,6 +212,7 @@ impl Store {
             ring_events: self.ring.len(),
             ring_bytes: self.ring.bytes(),
             unsaved_bytes: self.unsaved_bytes(),
+            done: self.done,
         }
     }
 

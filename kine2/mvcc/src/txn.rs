@@ -85,7 +85,9 @@ impl Store {
             return Ok(Err(refusal));
         }
         let mut writing = self.begin();
+        let before = self.done.sum();
         let answer = self.run(&mut writing, txn, &mut path.iter().copied())?;
+        self.done.txns += u64::from(self.done.sum() > before + 1);
         self.finish(&writing);
         Ok(Ok(answer))
     }
@@ -194,6 +196,7 @@ impl Store {
     }
 
     fn put(&mut self, writing: &mut Writing, put: &Put) -> Result<PutAnswer, BackendError> {
+        self.done.puts += 1;
         let there = self
             .index
             .find(&put.key)
@@ -237,6 +240,7 @@ impl Store {
         writing: &mut Writing,
         delete: &Delete,
     ) -> Result<DeleteAnswer, BackendError> {
+        self.done.deletes += 1;
         let live = |place: &Place| self.index.entry(*place).is_live();
         let places: Vec<Place> = self.index.places(&delete.range).filter(live).collect();
         let mut prevs = Vec::new();

@@ -175,9 +175,35 @@ pub(super) fn write_node(out: &mut MetricsText, node: &Node<Waiter>) {
             watch.events_total,
         ),
         (
-            "etcd_debugging_lease_expired_total",
+            "etcd_debugging_server_lease_expired_total",
             "Leases that expired.",
             stats.leases_expired_total,
+        ),
+        (
+            "etcd_mvcc_range_total",
+            "Reads of keys and ranges; a slice of a long one counts by itself.",
+            store.done.ranges,
+        ),
+        (
+            "etcd_mvcc_put_total",
+            "Puts, those in transactions among them.",
+            store.done.puts,
+        ),
+        (
+            "etcd_mvcc_delete_total",
+            "Deletes of keys and ranges, those in transactions among them.",
+            store.done.deletes,
+        ),
+        (
+            "etcd_mvcc_txn_total",
+            "Transactions of more than one operation.",
+            store.done.txns,
+        ),
+        (
+            // A member of one is its leader from the start.
+            "etcd_server_leader_changes_seen_total",
+            "Leaders seen.",
+            1,
         ),
         (
             "etcd_server_proposals_failed_total",
