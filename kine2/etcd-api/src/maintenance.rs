@@ -18,7 +18,9 @@ use tonic::{Code, Request, Response, Status};
 use crate::errors::etcd_error;
 use crate::member::{Member, RequestError};
 use crate::service::{Service, unsupported, wrong_answer};
-use crate::version::{ETCD_VERSION, ETCD_VERSION_CLUSTER, ETCD_VERSION_STORAGE, downgrade_target};
+use crate::version::{
+    ETCD_VERSION, ETCD_VERSION_CLUSTER_MINOR, ETCD_VERSION_STORAGE, downgrade_target,
+};
 
 #[tonic::async_trait]
 impl<M: Member> Maintenance for Service<M> {
@@ -168,7 +170,7 @@ impl<M: Member> Maintenance for Service<M> {
         }
         Ok(Response::new(DowngradeResponse {
             header: self.header(self.member.revision()),
-            version: ETCD_VERSION_CLUSTER.to_owned(),
+            version: ETCD_VERSION_CLUSTER_MINOR.to_owned(),
         }))
     }
 }

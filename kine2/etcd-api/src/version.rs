@@ -8,6 +8,8 @@ use crate::errors::etcd_error;
 pub const ETCD_VERSION: &str = "3.6.11";
 /// Version of the cluster.
 pub(crate) const ETCD_VERSION_CLUSTER: &str = "3.6.0";
+/// The same as the answer to a downgrade has it.
+pub(crate) const ETCD_VERSION_CLUSTER_MINOR: &str = "3.6";
 /// Version of the storage format that `Status` shows.
 pub(crate) const ETCD_VERSION_STORAGE: &str = "3.6.0";
 /// The one version a cluster of this version can go back to.
