@@ -318,9 +318,11 @@ impl<E: Engine> Backend for BlockStore<E> {
     }
 
     fn stats(&self) -> Result<BackendStats, BackendError> {
+        let used_bytes = self.index.read().bytes();
         Ok(BackendStats {
-            file_bytes: self.engine.file_bytes()?,
-            used_bytes: self.index.read().bytes(),
+            // What was written lately may have no place in the file yet.
+            file_bytes: self.engine.file_bytes()?.max(used_bytes),
+            used_bytes,
         })
     }
 }

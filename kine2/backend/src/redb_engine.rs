@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,8 +118,11 @@ impl Engine for RedbEngine {
         Ok(())
     }
 
+    /// What the file system has given. The length doubles when the file is full and says nothing
+    /// of what is stored: by it a quota would be reached at half.
     fn file_bytes(&self) -> Result<u64, BackendError> {
-        Ok(std::fs::metadata(&self.path)?.len())
+        let metadata = std::fs::metadata(&self.path)?;
+        Ok(metadata.len().min(metadata.blocks() * 512))
     }
 }
 

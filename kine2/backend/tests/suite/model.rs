@@ -394,3 +394,42 @@ fn extreme_fields_come_back() {
         subject.restart();
     }
 }
+
+/// A quota counts what is stored, not how far the engine has stretched its file ahead.
+#[test]
+fn the_size_is_near_what_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = kine2_backend::open(dir.path(), &kine2_backend::Options::default()).unwrap();
+    let value = [7; 1_000];
+    let mut batch = StateBatch {
+        revision: Revision::FRESH,
+        ..StateBatch::default()
+    };
+    // The engine's file has doubled shortly before the end.
+    for index in 1..=150 {
+        batch.applied.index = index;
+        batch.changes.clear();
+        for _ in 0..250 {
+            batch.revision = batch.revision.next();
+            let record = KeyValue {
+                key: b"key",
+                create_revision: 2,
+                mod_revision: batch.revision.0,
+                version: batch.revision.0 - 1,
+                value: &value,
+                lease: 0,
+            };
+            batch.changes.push(Change {
+                id: ChangeId::first_of(batch.revision),
+                record: record.to_record(),
+            });
+        }
+        backend.apply(&batch).unwrap();
+        let size = backend.stats().unwrap();
+        assert!(size.used_bytes <= size.file_bytes, "{size:?}");
+    }
+    backend.checkpoint().unwrap();
+    let size = backend.stats().unwrap();
+    assert!(size.used_bytes > 36 << 20, "{size:?}");
+    assert!(size.file_bytes < size.used_bytes / 2 * 3, "{size:?}");
+}
