@@ -60,7 +60,8 @@ impl AnswerBudget {
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether a large answer may be made at once.
+    pub(crate) fn has_room(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) < IN_FLIGHT_BYTES_MAX
     }
 

@@ -48,6 +48,11 @@ impl<M: Member> Kv for Service<M> {
             let header = self.header(revision);
             return Ok(Response::new(convert::range_response(header, answer)));
         }
+        if !self.answers.has_room()
+            && let Some(response) = self.read_short_range(&query, serializable).await?
+        {
+            return Ok(response);
+        }
         self.answers.admit().await?;
         for _ in 1..RANGE_ATTEMPTS_MAX {
             match self.read_range(&query, serializable).await {
@@ -151,6 +156,22 @@ enum ReadFailure {
 }
 
 impl<M: Member> Service<M> {
+    /// The answer if it is a short one: it need not wait until others have read their long ones.
+    async fn read_short_range(
+        &self,
+        query: &RangeQuery,
+        serializable: bool,
+    ) -> Result<Option<Response<RangeResponse>>, Status> {
+        let mut range = SlicedRange::new(query.clone(), serializable, ANSWER_SLICES);
+        let slice = range.next(&self.member).await?;
+        let Some(end) = slice.end.filter(|_| slice.bytes < LARGE_ANSWER_BYTES) else {
+            return Ok(None);
+        };
+        let header = self.header(end.revision);
+        let kvs = convert::key_values(slice.records);
+        Ok(Some(range_response(header, kvs, end, self.answers.share())))
+    }
+
     async fn read_range(
         &self,
         query: &RangeQuery,

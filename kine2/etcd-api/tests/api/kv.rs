@@ -460,3 +460,25 @@ async fn an_answer_that_nobody_reads_is_counted_until_its_client_goes() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn short_lists_do_not_wait_for_long_ones_that_nobody_reads() {
+    let server = Running::start();
+    let client = server.client().await;
+    fill(&server, 1000, 20_000);
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let list = client.server_stream::<_, RangeResponse>(RANGE, all());
+        unread.push(list.await.unwrap());
+    }
+    let other = server.client().await;
+    let short = RangeRequest { limit: 2, ..all() };
+    let answer: RangeResponse = other.call(RANGE, short).await.unwrap();
+    assert_eq!(
+        (answer.kvs.len(), answer.count, answer.more),
+        (2, 1000, true)
+    );
+    let text = "etcdserver: too many requests";
+    let long = other.call::<_, RangeResponse>(RANGE, all()).await;
+    check_error(long, Code::ResourceExhausted, text);
+}
