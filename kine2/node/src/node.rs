@@ -436,8 +436,12 @@ impl<W> Node<W> {
     fn on_committed(&mut self, now: Duration, entry: Logged<W>) -> Result<(), NodeError> {
         let before = self.store.revision();
         let result = self.store.apply(entry.position, &entry.command)?;
-        if entry.waiter.is_none() && matches!(entry.command, Command::LeaseRevoke { .. }) {
+        if let (None, Command::LeaseRevoke { id }) = (&entry.waiter, &entry.command) {
             self.expiring -= 1;
+            if result == Err(Refusal::Corrupt) {
+                // It is there still, and its time is over.
+                self.clock.start(*id, Duration::ZERO, now);
+            }
         }
         self.stats.committed_total += 1;
         self.after_apply(now, &entry.command, &result);
@@ -462,7 +466,7 @@ impl<W> Node<W> {
             (Command::LeaseGrant(_), Ok(Answer::LeaseGranted(grant))) => {
                 self.clock.start(grant.id, seconds(grant.ttl_seconds), now);
             }
-            (Command::LeaseRevoke { id }, _) => self.clock.stop(*id),
+            (Command::LeaseRevoke { id }, Ok(_)) => self.clock.stop(*id),
             _ => {}
         }
     }
@@ -501,7 +505,7 @@ impl<W> Node<W> {
             // Renewals may have been waiting for us all that time (`repl T3`).
             self.clock.extend_all(stall);
         }
-        let room = EXPIRING_MAX - self.expiring;
+        let room = self.room_for_expiry();
         for id in self.clock.expire(now, room) {
             self.expiring += 1;
             self.stats.leases_expired_total += 1;
@@ -519,8 +523,16 @@ impl<W> Node<W> {
 
     /// When a lease expires that there is room for among those under way.
     fn next_expiry(&self) -> Option<Duration> {
-        let has_room = self.expiring < EXPIRING_MAX;
+        let has_room = self.room_for_expiry() > 0;
         has_room.then(|| self.clock.next_deadline()).flatten()
+    }
+
+    /// How many more leases may expire now. A corrupt store refuses to revoke any (`etcd S53`).
+    fn room_for_expiry(&self) -> usize {
+        if self.store.has_alarm(AlarmKind::Corrupt) {
+            return 0;
+        }
+        EXPIRING_MAX - self.expiring
     }
 
     /// Whether a slice of a compaction's work can be done: the backend takes one at a time, and

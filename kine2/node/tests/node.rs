@@ -9,8 +9,8 @@ use bytes::Bytes;
 use kine2_backend::Backend;
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
-    Applied, Command, Compact, Compare, KeyRange, LeaseGrant, Operand, Put, Refusal, Relation,
-    StateBatch, Store, StoreOptions, Txn, WatchOptions,
+    Alarm, AlarmChange, AlarmKind, Applied, Command, Compact, Compare, KeyRange, LeaseGrant,
+    Operand, Put, Refusal, Relation, StateBatch, Store, StoreOptions, Txn, WatchOptions,
 };
 use kine2_node::{Event, Node, NodeOptions, QUEUE_BYTES_MAX};
 
@@ -337,4 +337,40 @@ fn what_waits_is_bounded_by_its_bytes_whatever_it_does() {
         submitted += 1;
     }
     assert!(submitted <= QUEUE_BYTES_MAX / 1_000_000 + 1, "{submitted}");
+}
+
+#[test]
+fn s53_a_lease_outlives_a_corrupt_alarm_and_expires_after_it() {
+    let corrupt = Alarm {
+        member_id: 1,
+        kind: AlarmKind::Corrupt,
+    };
+    let mut bench = Bench::new();
+    bench.submit(1, grant(7, 5));
+    bench.submit(1, grant(8, 60));
+    bench.finish();
+    bench.pass(Duration::from_millis(4_900));
+    // The lease expires between the alarm's place in the log and its effect.
+    bench.submit(2, Command::Alarm(AlarmChange::Raise(corrupt)));
+    bench.turn();
+    bench.now += Duration::from_millis(150);
+    bench.turn();
+    bench.submit(3, Command::LeaseRevoke { id: 8 });
+    bench.persist();
+    bench.pass(Duration::from_secs(3));
+    assert_eq!(
+        (bench.lease_ttl(7), bench.lease_ttl(8)),
+        (Some(5), Some(60))
+    );
+    assert!(
+        bench.node.next_wake(bench.now) > bench.now,
+        "it does not spin"
+    );
+    assert!(
+        bench.node.keep_alive(bench.now, 8) > 0,
+        "its revocation was refused"
+    );
+    bench.submit(4, Command::Alarm(AlarmChange::Clear(corrupt)));
+    bench.pass(Duration::from_secs(1));
+    assert_eq!((bench.lease_ttl(7), bench.lease_ttl(8)), (None, Some(60)));
 }
