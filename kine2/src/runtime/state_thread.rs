@@ -112,3 +112,53 @@ fn apply(backend: &dyn Backend, batch: &StateBatch) -> Result<BackendStats, Back
     backend.apply(batch)?;
     backend.stats()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kine2_backend::mem::MemBackend;
+    use kine2_mvcc::{Store, StoreOptions, WatchOptions};
+    use kine2_node::{Node, NodeOptions};
+
+    use super::*;
+
+    fn shared(backend: &Arc<MemBackend>) -> Arc<Shared> {
+        let store = Store::open(Arc::clone(backend) as _, StoreOptions::default()).unwrap();
+        let options = NodeOptions {
+            member_id: 1,
+            epoch: 1,
+            run: 1,
+            quota_bytes: 0,
+            command_bytes_max: 1 << 20,
+            lease_ttl_min: Duration::from_secs(2),
+            checkpoint_bytes: 1 << 20,
+            checkpoint_entries: 100,
+            checkpoint_interval: Duration::from_secs(30),
+            unsaved_bytes_max: 1 << 20,
+            watch: WatchOptions::default(),
+            seed: 1,
+        };
+        let node = Node::new(options, store, Duration::ZERO);
+        Arc::new(Shared::new(node, Instant::now()))
+    }
+
+    #[test]
+    fn a_defragmentation_is_told_to_the_node_and_made_only_for_who_waits() {
+        let backend = Arc::new(MemBackend::default());
+        let shared = shared(&backend);
+        let metrics = Arc::new(RuntimeMetrics::default());
+        let state = StateThread::spawn(backend, Arc::clone(&shared), metrics).unwrap();
+        let waiting = state.handle().defragment();
+        let (done, given_up) = oneshot::channel();
+        drop(given_up);
+        state.handle.send(Job::Defragment(done));
+        waiting.blocking_recv().unwrap().unwrap();
+        state.join();
+        let finished = shared.take_finished();
+        assert!(
+            matches!(&finished[..], [Finished::Sized(Ok(_))]),
+            "{finished:?}"
+        );
+    }
+}
