@@ -116,7 +116,7 @@ impl HashJob {
 fn kept(entry: &Entry, at: Revision, compacted: Revision) -> impl Iterator<Item = ChangeId> {
     let newest = entry.newest_as_past();
     let all = || entry.older.iter().copied().chain([newest]);
-    let base = all().filter(|past| past.id.main <= compacted).next_back();
+    let base = all().rfind(|past| past.id.main <= compacted);
     let base = base
         .filter(|past| !past.tombstone)
         .filter(|past| past.id.main <= at);

@@ -3,10 +3,13 @@
 //! It runs as a task of the runtime's one thread, behind all tasks that were ready before it; so
 //! what they submitted in one sweep goes to the log as one batch.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context;
+use kine2_mvcc::{Alarm, AlarmKind};
 use kine2_node::Event;
+use tracing::{error, info, warn};
 
 use super::log_thread::LogThread;
 use super::shared::{Finished, Shared};
@@ -22,11 +25,13 @@ pub(super) async fn drive(
     log: &LogThread,
     state: &StateThread,
 ) -> anyhow::Result<()> {
+    let mut alarms = BTreeSet::new();
     loop {
         let now = shared.now();
         for finished in shared.take_finished() {
             apply(shared, now, finished)?;
         }
+        tell_alarms(&mut alarms, shared.node.lock().store().alarms());
         let next_wake = turn(shared, now, log, state)?;
         let wait = next_wake.saturating_sub(shared.now());
         if wait.is_zero() {
@@ -64,6 +69,26 @@ pub(super) async fn settle(
         }
         shared.woken().await;
     }
+}
+
+/// Tells the operator what changed since `told`.
+fn tell_alarms(told: &mut BTreeSet<Alarm>, alarms: &BTreeSet<Alarm>) {
+    if told == alarms {
+        return;
+    }
+    for Alarm { kind, .. } in alarms.difference(told) {
+        match kind {
+            AlarmKind::NoSpace => warn!(
+                "alarm NOSPACE: the state has reached quota-bytes; what needs space is refused \
+                 until history is compacted, the state defragmented and the alarm disarmed"
+            ),
+            AlarmKind::Corrupt => error!("alarm CORRUPT: every write is refused"),
+        }
+    }
+    for Alarm { kind, .. } in told.difference(alarms) {
+        info!(?kind, "alarm disarmed");
+    }
+    told.clone_from(alarms);
 }
 
 fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<()> {
