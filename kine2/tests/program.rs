@@ -138,6 +138,21 @@ fn a_log_in_json_is_nothing_but_json() {
 }
 
 #[test]
+fn at_debug_the_frames_of_connections_are_not_told() {
+    let server = Running::with(program(), &["--log-level", "debug"]);
+    assert!(server.get("/health").contains("\"true\""));
+    let mut connection = TcpStream::connect(&server.address).unwrap();
+    // HTTP/2 with prior knowledge: the preface and an empty SETTINGS frame.
+    connection
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    connection.read_exact(&mut [0; 9]).unwrap();
+    let (status, log) = server.stop();
+    assert!(status.success(), "{status}");
+    assert!(!log.iter().any(|line| line.contains("frame=")), "{log:?}");
+}
+
+#[test]
 fn a_stop_that_comes_with_readiness_is_an_orderly_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
