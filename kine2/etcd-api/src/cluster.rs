@@ -17,8 +17,15 @@ use crate::service::{Service, unsupported};
 impl<M: Member> Cluster for Service<M> {
     async fn member_add(
         &self,
-        _request: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        let urls = request.into_inner().peer_ur_ls;
+        if urls.is_empty() || !urls.iter().all(|url| is_peer_url(url)) {
+            return Err(etcd_error(
+                Code::InvalidArgument,
+                "given member URLs are invalid",
+            ));
+        }
         Err(unsupported("adding members is"))
     }
 
@@ -76,6 +83,22 @@ impl<M: Member> Service<M> {
         } else {
             Err(etcd_error(Code::NotFound, "member not found"))
         }
+    }
+}
+
+/// As etcd has it: a host and a port without a path, or the path of a socket.
+fn is_peer_url(url: &str) -> bool {
+    let Some((scheme, rest)) = url.trim().split_once("://") else {
+        return false;
+    };
+    let has_port = |rest: &str| {
+        rest.rsplit_once(':')
+            .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+    };
+    match scheme {
+        "http" | "https" => has_port(rest),
+        "unix" | "unixs" => !rest.is_empty(),
+        _ => false,
     }
 }
 

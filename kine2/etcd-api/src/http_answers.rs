@@ -92,13 +92,14 @@ impl<M: Member> Service<M> {
     async fn health(&self, query: Query<'_>) -> Response<Bytes> {
         let serializable = query.has_value("serializable", "true");
         let reason = self.ill(query, serializable).await;
-        let (status, health) = match reason {
-            None => (StatusCode::OK, "true"),
-            Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "false"),
+        // JSON that says it is text, with a line's end behind bad news: so does etcd.
+        let (status, health, end) = match reason {
+            None => (StatusCode::OK, "true", ""),
+            Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "false", "\n"),
         };
         let reason = reason.unwrap_or_default();
-        let body = format!("{{\"health\":\"{health}\",\"reason\":\"{reason}\"}}");
-        response(status, JSON, body)
+        let body = format!("{{\"health\":\"{health}\",\"reason\":\"{reason}\"}}{end}");
+        response(status, TEXT, body)
     }
 
     /// Why the server is not healthy, in characters that JSON need not escape.

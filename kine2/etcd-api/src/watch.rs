@@ -157,7 +157,8 @@ fn cancel(response: &mut pb::WatchResponse, cause: CancelCause) {
         }
         CancelCause::EmptyRange => "mvcc: watcher range is empty",
         CancelCause::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
-        CancelCause::NegativeStart => "mvcc: required revision has been compacted",
+        // Other than the reasons above, etcd's own text has the prefix here.
+        CancelCause::NegativeStart => "etcdserver: mvcc: required revision has been compacted",
     };
     response.cancel_reason = reason.to_owned();
 }

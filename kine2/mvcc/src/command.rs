@@ -141,6 +141,16 @@ pub struct Txn {
     pub failure: Vec<TxnOp>,
 }
 
+impl Txn {
+    /// Whether neither branch has anything but reads. One with a transaction inside counts as a
+    /// write (`etcd S24`).
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        let mut ops = self.success.iter().chain(&self.failure);
+        ops.all(|op| matches!(op, TxnOp::Range(_)))
+    }
+}
+
 /// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOp {

@@ -49,10 +49,11 @@ impl HashJob {
         if revision.0 > 0 && revision < store.compacted {
             return Err(Refusal::Compacted);
         }
-        let at = if revision.0 > 0 {
-            revision
-        } else {
+        // As in etcd, nothing is as old as a negative revision.
+        let at = if revision.0 == 0 {
             store.revision
+        } else {
+            revision
         };
         Ok(Self {
             current: store.revision,
@@ -69,7 +70,7 @@ impl HashJob {
     /// If a compaction has overtaken the revision, or the backend cannot be read.
     pub fn step(&mut self, store: &Store) -> Result<Option<StoreHash>, ReadError> {
         if store.compacted != self.compacted {
-            if self.at < store.compacted {
+            if self.at.0 > 0 && self.at < store.compacted {
                 return Err(Refusal::Compacted.into());
             }
             // What counts as kept has changed: begin again.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::{BackendError, Change};
 use crate::event::{Event, Previous};
-use crate::index::Past;
+use crate::index::Entry;
 use crate::key_range::KeyRange;
 use crate::record::Record;
 use crate::revision::{ChangeId, Revision};
@@ -117,21 +117,22 @@ impl Store {
 
     /// A change from the backend with what its key was before, as far as the index still knows.
     fn event_of(&self, change: Change) -> Arc<Event> {
-        let entry = self.index.get(change.record.view().key);
-        let before = entry.and_then(|entry| {
-            let below = entry.older.partition_point(|past| past.id < change.id);
-            entry.older[..below].last().copied()
+        let fields = change.record.view();
+        let created = fields.create_revision == change.id.main.0;
+        let entry = self.index.get(fields.key);
+        let previous = entry.map_or(Previous::Absent, |entry| {
+            previous_of(entry, change.id, created)
         });
-        let previous = match before {
-            Some(Past {
-                id,
-                tombstone: false,
-            }) => Previous::Stored(id),
-            Some(Past {
-                tombstone: true, ..
-            })
-            | None => Previous::Absent,
-        };
         Arc::new(Event::new(change.id, change.record, previous))
+    }
+}
+
+/// What a key was before the transaction of a change. A transaction may change a key more than
+/// once; what it made itself is no previous state, and what it created had none (`etcd S36`).
+pub(crate) fn previous_of(entry: &Entry, id: ChangeId, created: bool) -> Previous {
+    let below = entry.older.partition_point(|past| past.id.main < id.main);
+    match entry.older[..below].last() {
+        Some(past) if !past.tombstone && !created => Previous::Stored(past.id),
+        _ => Previous::Absent,
     }
 }

@@ -12,6 +12,7 @@ use crate::cells;
 use crate::command::{Alarm, AlarmChange, AlarmKind, Command, Compact, LeaseGrant};
 use crate::compaction::Compaction;
 use crate::event::{Event, Previous};
+use crate::history::previous_of;
 use crate::index::{Entry, Index, Key, Past};
 use crate::key_range::KeyRange;
 use crate::lease::LeaseTable;
@@ -327,7 +328,11 @@ impl Store {
     }
 
     fn alarm_refusal(&self, command: &Command) -> Option<Refusal> {
-        let changes = !matches!(command, Command::Noop | Command::Alarm(_));
+        let changes = match command {
+            Command::Noop | Command::Alarm(_) => false,
+            Command::Txn(txn) => !txn.only_reads(),
+            _ => true,
+        };
         if changes && self.has_alarm(AlarmKind::Corrupt) {
             return Some(Refusal::Corrupt);
         }
@@ -429,6 +434,9 @@ impl Store {
                 self.leases.move_key(&key, old_lease, lease);
                 self.cache.dropped(old.as_ref().map_or(0, Record::len));
                 match old {
+                    _ if was.main == id.main => {
+                        previous_of(self.index.entry(place), id, create == id.main.0)
+                    }
                     Some(record) => Previous::Known(record),
                     None if was_live => Previous::Stored(was),
                     None => Previous::Absent,

@@ -46,7 +46,10 @@ impl Store {
         &mut self,
         put: &Put,
     ) -> Result<Result<PutAnswer, Refusal>, BackendError> {
-        if let Err(refusal) = self.check_put(put) {
+        // A put alone names a missing lease before a missing key, one in a transaction after it:
+        // so does etcd.
+        let checked = self.check_lease(put).and_then(|()| self.check_target(put));
+        if let Err(refusal) = checked {
             return Ok(Err(refusal));
         }
         let mut writing = self.begin();
@@ -127,7 +130,10 @@ impl Store {
         let succeeded = path.next().expect("a choice for each transaction");
         for op in branch(txn, succeeded) {
             match op {
-                TxnOp::Put(put) => self.check_put(put)?,
+                TxnOp::Put(put) => {
+                    self.check_target(put)?;
+                    self.check_lease(put)?;
+                }
                 TxnOp::Range(query) => self.check_range(query)?,
                 TxnOp::Delete(_) => {}
                 TxnOp::Txn(inner) => self.check_txn(inner, path)?,
@@ -136,12 +142,15 @@ impl Store {
         Ok(())
     }
 
-    fn check_put(&self, put: &Put) -> Result<(), Refusal> {
-        if (put.ignore_value || put.ignore_lease)
-            && !self.index.get(&put.key).is_some_and(Entry::is_live)
-        {
+    fn check_target(&self, put: &Put) -> Result<(), Refusal> {
+        let keeps = put.ignore_value || put.ignore_lease;
+        if keeps && !self.index.get(&put.key).is_some_and(Entry::is_live) {
             return Err(Refusal::KeyNotFound);
         }
+        Ok(())
+    }
+
+    fn check_lease(&self, put: &Put) -> Result<(), Refusal> {
         if put.lease != 0 && !self.leases.contains(put.lease) {
             return Err(Refusal::LeaseNotFound);
         }

@@ -125,7 +125,7 @@ async fn s30_s32_s33_messages_become_responses() {
         ),
         (
             CancelCause::NegativeStart,
-            "mvcc: required revision has been compacted",
+            "etcdserver: mvcc: required revision has been compacted",
         ),
     ];
     for (cause, reason) in refusals {
