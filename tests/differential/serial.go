@@ -151,6 +151,7 @@ func (e *serial) end() error {
 // expiry lets one lease run out, with keys that hang on it, left it, and came to it.
 func (e *serial) expiry() error {
 	const id, other, ttl = 1001, 1002, 4
+	renewed := time.Now()
 	for _, lease := range []int64{id, other} {
 		request := &pb.LeaseGrantRequest{ID: lease, TTL: ttl}
 		if lease == other {
@@ -176,7 +177,6 @@ func (e *serial) expiry() error {
 		func() error { return e.deleteRange(&pb.DeleteRangeRequest{Key: key(2)}) },
 		func() error { return e.timeToLive(id, true) },
 	}
-	renewed := time.Now()
 	if e.random.one(2) {
 		steps = append(steps, func() error { renewed = time.Now(); return e.keepAlive([]int64{id}) })
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,7 +117,8 @@ func startKine2(program, dir string) (*side, error) {
 	command := exec.Command(program, "serve", "--single", "--data-dir", dir,
 		"--listen-client", client.String(), "--quota-bytes", fmt.Sprint(quotaBytes),
 		"--watch-progress-notify-interval", progressInterval.String(), "--log-level", "warn")
-	command.Stderr = os.Stderr
+	var said bytes.Buffer
+	command.Stderr = &said
 	command.Env = append(os.Environ(), "KINE2_CONFIG=/dev/null")
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", program, err)
@@ -125,11 +127,15 @@ func startKine2(program, dir string) (*side, error) {
 	go func() { ended <- command.Wait() }()
 	stop := func() {
 		_ = command.Process.Signal(syscall.SIGTERM)
+		var err error
 		select {
-		case <-ended:
+		case err = <-ended:
 		case <-time.After(patience):
 			_ = command.Process.Kill()
-			<-ended
+			err = fmt.Errorf("it did not stop when asked: %w", <-ended)
+		}
+		if err != nil {
+			fmt.Printf("kine2 ended badly: %v\n%s", err, &said)
 		}
 	}
 	for deadline := time.Now().Add(patience); ; {
@@ -141,7 +147,7 @@ func startKine2(program, dir string) (*side, error) {
 		}
 		select {
 		case err := <-ended:
-			return nil, fmt.Errorf("%s ended: %v", program, err)
+			return nil, fmt.Errorf("%s ended: %v\n%s", program, err, &said)
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {

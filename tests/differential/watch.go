@@ -47,8 +47,9 @@ type watchStream struct {
 
 	mu   sync.Mutex
 	news chan struct{}
-	// created and canceled, in order.
+	// What was answered to requests to create, in order, and the ends of watchers.
 	control []string
+	cancels map[int64][]string
 	created int
 	// The id that the last request to create was answered with, -1 if it was refused.
 	newest int64
@@ -76,7 +77,7 @@ func (e *serial) openStream() (*streamPair, error) {
 			cancel()
 			return nil, fmt.Errorf("open a watch stream of %s: %w", side.name, err)
 		}
-		end := &watchStream{side: side, stream: stream, news: make(chan struct{}, 1), events: map[int64][]string{},
+		end := &watchStream{side: side, stream: stream, news: make(chan struct{}, 1), events: map[int64][]string{}, cancels: map[int64][]string{},
 			notified: map[int64]int{}, last: map[int64]int64{}, alive: map[int64]bool{}}
 		pair.ends[i] = end
 		go end.receive(ctx)
@@ -123,7 +124,8 @@ func (w *watchStream) on(response *pb.WatchResponse) error {
 		}
 		return nil
 	case response.Canceled:
-		w.control = append(w.control, w.side.fields(response))
+		// When a compaction ends a watcher is each server's own affair.
+		w.cancels[id] = append(w.cancels[id], w.side.fields(response))
 		if !w.alive[id] {
 			return fmt.Errorf("watcher %d is cancelled and was not there", id)
 		}
@@ -392,7 +394,7 @@ func (e *serial) drainStream(n int, stream *streamPair) error {
 		for id := range end.events {
 			end.events[id] = nil
 		}
-		end.control = nil
+		end.control, end.cancels = nil, map[int64][]string{}
 	}
 	return nil
 }
@@ -412,13 +414,15 @@ func (w *watchStream) difference(kine2 *watchStream) error {
 		return &difference{"control messages", strings.Join(w.control, "\n"), strings.Join(kine2.control, "\n")}
 	}
 	ids := map[int64]bool{}
-	for id := range w.events {
-		ids[id] = true
-	}
-	for id := range kine2.events {
-		ids[id] = true
+	for _, told := range []map[int64][]string{w.events, kine2.events, w.cancels, kine2.cancels} {
+		for id := range told {
+			ids[id] = true
+		}
 	}
 	for id := range ids {
+		if a, b := w.cancels[id], kine2.cancels[id]; !slices.Equal(a, b) {
+			return &difference{fmt.Sprintf("ends of watcher %d", id), strings.Join(a, "\n"), strings.Join(b, "\n")}
+		}
 		a, b := w.events[id], kine2.events[id]
 		for i := range max(len(a), len(b)) {
 			at := func(events []string) string {

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s53_a_transaction_costs_its_larger_branch_and_nested_puts_count() {
+    fn s53_22139_a_transaction_costs_its_larger_branch_and_nested_puts_count() {
         let put = Put {
             key: "k".into(),
             value: "v".into(),

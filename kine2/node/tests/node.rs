@@ -10,9 +10,10 @@ use kine2_backend::Backend;
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
     Alarm, AlarmChange, AlarmKind, Applied, Command, Compact, Compare, KeyRange, LeaseGrant,
-    Operand, Put, Refusal, Relation, StateBatch, Store, StoreOptions, Txn, WatchOptions,
+    Operand, Put, RangeQuery, Refusal, Relation, StateBatch, Store, StoreOptions, Txn,
+    WatchOptions,
 };
-use kine2_node::{Event, Node, NodeOptions, QUEUE_BYTES_MAX};
+use kine2_node::{Event, LogEntry, Node, NodeOptions, QUEUE_BYTES_MAX};
 
 /// Records a slice of a compaction frees at most.
 const SLICE_MAX: usize = 200;
@@ -24,6 +25,8 @@ struct Bench {
     now: Duration,
     /// Entries handed to the log and not yet durable.
     logging: usize,
+    /// All entries handed to the log.
+    log: Vec<LogEntry>,
     batch: Option<StateBatch>,
     checkpointing: bool,
     answers: Vec<(u32, Result<Applied, Refusal>)>,
@@ -32,7 +35,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let backend = Arc::new(MemBackend::default());
+        Self::over(Arc::new(MemBackend::default()))
+    }
+
+    /// A node that starts with what this one has saved.
+    fn restart(self) -> Self {
+        Self::over(self.backend)
+    }
+
+    fn over(backend: Arc<MemBackend>) -> Self {
         let store = Store::open(Arc::clone(&backend) as _, StoreOptions::default()).unwrap();
         let options = NodeOptions {
             member_id: 1,
@@ -53,6 +64,7 @@ impl Bench {
             backend,
             now: Duration::ZERO,
             logging: 0,
+            log: Vec::new(),
             batch: None,
             checkpointing: false,
             answers: Vec::new(),
@@ -74,6 +86,7 @@ impl Bench {
         let output = self.node.take_output(self.now);
         self.node.next_wake(self.now);
         self.logging += output.persist.len();
+        self.log.extend(output.persist);
         self.answers.extend(output.answers);
         self.cuts.extend(output.cut_below);
         if let Some(batch) = output.state {
@@ -373,4 +386,94 @@ fn s53_a_lease_outlives_a_corrupt_alarm_and_expires_after_it() {
     bench.submit(4, Command::Alarm(AlarmChange::Clear(corrupt)));
     bench.pass(Duration::from_secs(1));
     assert_eq!((bench.lease_ttl(7), bench.lease_ttl(8)), (None, Some(60)));
+}
+
+#[test]
+fn s05_s06_14370_a_write_is_answered_and_read_only_once_it_is_durable() {
+    let mut bench = Bench::new();
+    let keys = |bench: &mut Bench| {
+        let query = RangeQuery::all(KeyRange::single("a".into()));
+        bench.node.range(&query).unwrap().1.records.len()
+    };
+    bench.submit(1, put("a"));
+    bench.turn();
+    assert_eq!((bench.answered(1), keys(&mut bench)), (false, 0));
+    bench.persist();
+    assert_eq!(keys(&mut bench), 1, "seen as soon as it is durable");
+    bench.turn();
+    assert!(bench.answered(1));
+}
+
+#[test]
+fn s46_14177_13932_a_lease_can_be_renewed_right_after_its_grant() {
+    let mut bench = Bench::new();
+    bench.submit(1, grant(7, 5));
+    bench.turn();
+    assert_eq!(bench.node.keep_alive(bench.now, 7), 0, "not granted yet");
+    bench.persist();
+    assert_eq!(bench.node.keep_alive(bench.now, 7), 5);
+}
+
+/// etcd 3.6.5: no renewal may succeed with a revision at which the lease is gone.
+#[test]
+fn s46_a_renewal_beside_a_revocation_succeeds_only_before_it() {
+    let mut bench = Bench::new();
+    bench.submit(1, grant(7, 5));
+    bench.finish();
+    bench.submit(2, Command::LeaseRevoke { id: 7 });
+    bench.turn();
+    assert_eq!(bench.node.keep_alive(bench.now, 7), 5);
+    bench.persist();
+    assert_eq!(bench.node.keep_alive(bench.now, 7), 0);
+    assert_eq!(bench.node.time_to_live(bench.now, 7), None);
+    bench.turn();
+    assert!(bench.answered(2));
+}
+
+#[test]
+fn s47_s49_after_a_restart_a_lease_has_its_whole_time_again() {
+    let mut bench = Bench::new();
+    bench.submit(1, grant(7, 60));
+    bench.finish();
+    bench.pass(Duration::from_secs(50));
+    let (left, granted) = bench.node.time_to_live(bench.now, 7).unwrap();
+    assert!(left <= Duration::from_secs(10), "{left:?} are left");
+    assert_eq!(granted, 60);
+    let restarted = bench.restart();
+    let (left, _) = restarted.node.time_to_live(restarted.now, 7).unwrap();
+    assert!(left >= Duration::from_secs(60), "{left:?} are left");
+}
+
+/// etcd counted writes twice, or not at all, after a crash under load (#13766, #14685).
+#[test]
+fn s01_13766_after_a_crash_every_write_counts_once_however_far_the_state_had_come() {
+    const WRITES: usize = 12;
+    for saved in 0..=WRITES {
+        let mut bench = Bench::new();
+        for write in 0..WRITES {
+            bench.submit(0, put("a"));
+            bench.turn();
+            bench.persist();
+            if write < saved {
+                bench.turn();
+                bench.save();
+            }
+        }
+        // The crash: what the engine was given last may be lost, the log is not.
+        let mut store = Store::open(bench.backend as _, StoreOptions::default()).unwrap();
+        let applied = store.applied().index;
+        for entry in bench
+            .log
+            .iter()
+            .filter(|entry| entry.position.index > applied)
+        {
+            Node::<u32>::replay(&mut store, entry).unwrap();
+        }
+        let writes = i64::try_from(WRITES).unwrap();
+        assert_eq!(store.revision().0, 1 + writes, "{saved} saved");
+        let answer = store
+            .range(&RangeQuery::all(KeyRange::single("a".into())))
+            .unwrap();
+        assert_eq!(answer.records[0].view().version, writes);
+    }
 }

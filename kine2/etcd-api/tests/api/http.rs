@@ -63,7 +63,7 @@ async fn s60_alarms_and_a_missing_leader_make_it_ill() {
         member_id: 1,
         kind: AlarmKind::Corrupt,
     });
-    let ill = "{\"health\":\"false\",\"reason\":\"ALARM CORRUPT\"}";
+    let ill = "{\"health\":\"false\",\"reason\":\"ALARM CORRUPT\"}\n";
     assert_eq!(get(url, "/health").await, (503, ill.to_owned()));
     assert_eq!(get(url, "/health?exclude=CORRUPT").await.0, 200);
     let (status, body) = get(url, "/readyz").await;
@@ -75,7 +75,7 @@ async fn s60_alarms_and_a_missing_leader_make_it_ill() {
     assert_eq!(get(url, "/readyz?exclude=data_corruption").await.0, 200);
 
     server.member.lose_primary();
-    let ill = "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}";
+    let ill = "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}\n";
     assert_eq!(
         get(url, "/health?exclude=CORRUPT").await,
         (503, ill.to_owned())

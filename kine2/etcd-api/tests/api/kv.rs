@@ -342,7 +342,7 @@ async fn stream(client: &Client, request: RangeRequest) -> Result<Vec<RangeRespo
 }
 
 #[tokio::test]
-async fn s57_a_stream_comes_in_chunks_and_only_the_last_tells_of_the_whole() {
+async fn s57_s58_a_stream_comes_in_chunks_and_only_the_last_tells_of_the_whole() {
     let server = Running::start();
     let client = server.client().await;
     let empty = stream(&client, all()).await.unwrap();
@@ -358,6 +358,8 @@ async fn s57_a_stream_comes_in_chunks_and_only_the_last_tells_of_the_whole() {
     let chunks = stream(&client, all()).await.unwrap();
     let (last, others) = chunks.split_last().unwrap();
     assert!(others.len() > 2);
+    // The first come small and early.
+    assert!(others[0].kvs.len() < others[1].kvs.len() && others[0].kvs.len() < 20);
     assert!(
         others
             .iter()

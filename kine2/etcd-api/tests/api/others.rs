@@ -174,6 +174,27 @@ async fn s51_the_member_list_names_the_one_who_answers() {
     );
     let text = "etcdserver: removing members is not supported by this server";
     check_error(remove(MEMBER).await, Code::Unimplemented, text);
+
+    let path = "/etcdserverpb.Cluster/MemberAdd";
+    let add = |url: &str| {
+        let request = pb::MemberAddRequest {
+            peer_ur_ls: vec![url.to_owned()],
+            is_learner: false,
+        };
+        client.call::<_, pb::MemberAddResponse>(path, request)
+    };
+    let text = "etcdserver: given member URLs are invalid";
+    for url in [
+        "nothing",
+        "http://host",
+        "ftp://host:1",
+        "http://host:1/path",
+        "",
+    ] {
+        check_error(add(url).await, Code::InvalidArgument, text);
+    }
+    let text = "etcdserver: adding members is not supported by this server";
+    check_error(add("http://host:2380").await, Code::Unimplemented, text);
 }
 
 #[tokio::test]
@@ -278,4 +299,20 @@ async fn s43_without_a_leader_those_who_ask_for_one_are_refused() {
         .call::<_, pb::RangeResponse>("/etcdserverpb.KV/Range", range())
         .await
         .unwrap();
+}
+
+/// Clients lock and elect with transactions and watches; who asks the services is told plainly.
+#[tokio::test]
+async fn s59_lock_and_election_say_that_they_are_not_there() {
+    use kine2_proto::v3electionpb::{CampaignRequest, CampaignResponse};
+    use kine2_proto::v3lockpb::{LockRequest, LockResponse};
+    let server = Running::start();
+    let client = server.client().await;
+    let lock = client.call::<_, LockResponse>("/v3lockpb.Lock/Lock", LockRequest::default());
+    let text = "etcdserver: the Lock service is not supported by this server";
+    check_error(lock.await, Code::Unimplemented, text);
+    let path = "/v3electionpb.Election/Campaign";
+    let campaign = client.call::<_, CampaignResponse>(path, CampaignRequest::default());
+    let text = "etcdserver: the Election service is not supported by this server";
+    check_error(campaign.await, Code::Unimplemented, text);
 }

@@ -53,7 +53,10 @@ fn play(written: &str) -> String {
     let mut stage = Stage::new();
     let blocks = written.trim_end().split("\n\n").map(|block| {
         let mut lines = block.lines();
-        let commands: Vec<&str> = lines.by_ref().take_while(|line| *line != SEPARATOR).collect();
+        let commands: Vec<&str> = lines
+            .by_ref()
+            .take_while(|line| *line != SEPARATOR)
+            .collect();
         let head = commands.join("\n");
         if !block.lines().any(|line| line == SEPARATOR) {
             return head;

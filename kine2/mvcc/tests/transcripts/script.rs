@@ -56,9 +56,10 @@ impl<'a> Words<'a> {
     }
 
     fn value(&mut self, name: &str) -> Option<&'a str> {
-        let at = self.words.iter().position(|word| {
-            word.split_once('=').is_some_and(|(known, _)| known == name)
-        })?;
+        let at = self
+            .words
+            .iter()
+            .position(|word| word.split_once('=').is_some_and(|(known, _)| known == name))?;
         Some(&self.words.remove(at)[name.len() + 1..])
     }
 
@@ -68,7 +69,12 @@ impl<'a> Words<'a> {
     }
 
     pub(crate) fn end(&self) {
-        assert!(self.words.is_empty(), "{:?}: what is {:?}?", self.line, self.words);
+        assert!(
+            self.words.is_empty(),
+            "{:?}: what is {:?}?",
+            self.line,
+            self.words
+        );
     }
 }
 
@@ -92,7 +98,14 @@ fn range(words: &mut Words<'_>) -> KeyRange {
 }
 
 const FLAGS: &[&str] = &[
-    "prev", "keys", "count", "desc", "no-put", "no-delete", "fragment", "progress",
+    "prev",
+    "keys",
+    "count",
+    "desc",
+    "no-put",
+    "no-delete",
+    "fragment",
+    "progress",
 ];
 
 pub(crate) fn put(words: &mut Words<'_>) -> Put {
@@ -102,7 +115,10 @@ pub(crate) fn put(words: &mut Words<'_>) -> Put {
         ignore_value: words.flag("keep-value"),
         ignore_lease: words.flag("keep-lease"),
         key: bytes(words.next()),
-        value: words.words.first().map_or_else(Bytes::new, |word| bytes(word)),
+        value: words
+            .words
+            .first()
+            .map_or_else(Bytes::new, |word| bytes(word)),
     };
     words.words.clear();
     put

@@ -157,7 +157,9 @@ impl Stage {
         let leases = self.store.lease_ttls().map(|(id, ttl)| {
             let keys = self.store.lease_keys(id);
             let keys: Vec<String> = keys.iter().map(|key| tell::text(key)).collect();
-            format!("lease {id} of {ttl}s: {}", keys.join(" ")).trim_end().to_owned()
+            format!("lease {id} of {ttl}s: {}", keys.join(" "))
+                .trim_end()
+                .to_owned()
         });
         let leases: Vec<String> = leases.collect();
         if leases.is_empty() {
@@ -213,8 +215,15 @@ impl Stage {
             self.store.compact_step();
             self.save();
         }
-        let left = if self.store.compacting() { "left" } else { "done" };
-        vec![format!("{left}; {} keys in the index", self.store.stats().indexed_keys)]
+        let left = if self.store.compacting() {
+            "left"
+        } else {
+            "done"
+        };
+        vec![format!(
+            "{left}; {} keys in the index",
+            self.store.stats().indexed_keys
+        )]
     }
 
     fn stream(&mut self, name: &str) -> StreamId {

@@ -17,7 +17,10 @@ pub(crate) fn applied(applied: &Applied) -> Vec<String> {
             told[0] += &format!(" @{at}");
             told
         }
-        Answer::LeaseGranted(grant) => vec![format!("lease {} of {}s @{at}", grant.id, grant.ttl_seconds)],
+        Answer::LeaseGranted(grant) => vec![format!(
+            "lease {} of {}s @{at}",
+            grant.id, grant.ttl_seconds
+        )],
         Answer::Alarms(alarms) => vec![format!("{} changed @{at}", alarms.len())],
     }
 }
@@ -30,12 +33,24 @@ fn put(at: Revision, answer: &PutAnswer) -> String {
 
 fn delete(at: Revision, answer: &DeleteAnswer) -> Vec<String> {
     let mut told = vec![format!("deleted {} @{at}", answer.deleted)];
-    told.extend(answer.prevs.iter().map(|prev| format!("  was {}", record(prev))));
+    told.extend(
+        answer
+            .prevs
+            .iter()
+            .map(|prev| format!("  was {}", record(prev))),
+    );
     told
 }
 
 fn txn(answer: &TxnAnswer) -> Vec<String> {
-    let mut told = vec![if answer.succeeded { "succeeded" } else { "failed" }.to_owned()];
+    let mut told = vec![
+        if answer.succeeded {
+            "succeeded"
+        } else {
+            "failed"
+        }
+        .to_owned(),
+    ];
     for op in &answer.ops {
         let lines = match op {
             OpAnswer::Range(at, answer) => range(*at, answer),
@@ -50,8 +65,17 @@ fn txn(answer: &TxnAnswer) -> Vec<String> {
 
 pub(crate) fn range(at: Revision, answer: &RangeAnswer) -> Vec<String> {
     let more = if answer.more { ", more" } else { "" };
-    let mut told = vec![format!("{} of {}{more} @{at}", answer.records.len(), answer.count)];
-    told.extend(answer.records.iter().map(|found| format!("  {}", record(found))));
+    let mut told = vec![format!(
+        "{} of {}{more} @{at}",
+        answer.records.len(),
+        answer.count
+    )];
+    told.extend(
+        answer
+            .records
+            .iter()
+            .map(|found| format!("  {}", record(found))),
+    );
     told
 }
 
@@ -105,7 +129,9 @@ pub(crate) fn message(message: &WatchMessage) -> String {
 fn event(event: &Bytes) -> String {
     let (delete, kv, prev) = decode_event(event);
     let verb = if delete { "del" } else { "put" };
-    let prev = prev.map_or(String::new(), |prev| format!(" was @{}", prev.view().mod_revision));
+    let prev = prev.map_or(String::new(), |prev| {
+        format!(" was @{}", prev.view().mod_revision)
+    });
     let fields = kv.view();
     format!("{verb} {}@{}{prev}", text(fields.key), fields.mod_revision)
 }

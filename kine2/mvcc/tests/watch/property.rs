@@ -227,7 +227,7 @@ fn run(ops: Vec<Op>) {
                 }));
             }
             Op::Delete(key, range) => {
-                world.apply(&delete(KEYS[key], if range { "\0" } else { "" }))
+                world.apply(&delete(KEYS[key], if range { "\0" } else { "" }));
             }
             Op::Watch {
                 stream,
