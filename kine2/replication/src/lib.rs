@@ -1,20 +1,60 @@
 //! The replication core of a failover unit on two nodes and a witness, without I/O.
 //!
-//! Owns no clock, thread, socket, file or random source.
+//! A [`Unit`] is one node's half. Events come in by [`Unit::handle`] with the time they happened:
+//! frames of the peer, words of the witness, finished disk writes, clients' requests, the
+//! operator's commands. [`Unit::take_steps`] gives out what to persist, send, apply and answer, in
+//! order, each step naming the disk write it waits for. It owns no clock, thread, socket, file or
+//! random source; a runtime drives it with real ones, a simulator with false ones.
+//!
 
+mod activation;
+mod adopt;
+mod append;
+mod arbiter_change;
+mod backoff;
+mod catch_up;
 mod config;
 mod epoch;
+mod event;
 mod forms;
+mod hard_state;
+mod history;
 mod ids;
+mod limits;
+mod log;
+mod message;
+mod operator;
+mod output;
+mod part;
+mod peer;
 mod policy;
+mod reads;
+mod register;
+mod seed;
+mod snapshot;
+mod status;
+mod suspicion;
+mod timers;
+mod unit;
 mod witness;
 
 pub use config::{Config, ConfigId, MEMBERS_MAX, PARTS_MAX, ShapeError, Standing};
 pub use epoch::Epoch;
+pub use event::{Command, Event, Link};
 pub use forms::{Form, FormError, Reason, force};
+pub use hard_state::{DataState, HardState, PendingAdd};
+pub use history::{History, Span};
 pub use ids::{
     ClusterId, Incarnation, NodeName, NodeRef, PartName, RegisterKey, Replica, RequestId, UnitName,
     WitnessId,
 };
+pub use kine2_wal::{Chain, Entry, LogIndex, Position, Term};
+pub use limits::{FRAME_BYTES_MAX, HELD_MAX, READS_MAX, WINDOW_BYTES_MAX, WINDOW_ENTRIES_MAX};
+pub use message::{Body, Frame, Heartbeat, Opened, PartSummary, ReadId, StreamId};
+pub use output::{Act, Answer, Notice, Record, Step, Write, WriteId};
+pub use part::LoadedPart;
 pub use policy::{Arbiter, LonePolicy, Policies};
+pub use status::{PartStatus, PartWord, State, Status, WaitReason};
+pub use timers::Timers;
+pub use unit::{Loaded, Unit};
 pub use witness::{Ask, Cas, Refusal, Report, Tell, WitnessCall, WitnessWord};

@@ -1,0 +1,57 @@
+//! What a node keeps durably of a unit beside the logs (`repl section 3`).
+
+use crate::config::Config;
+use crate::ids::{PartName, Replica};
+
+/// The durable state of a node in a unit: one record of the lead part's log on disk, replaced as
+/// a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HardState {
+    /// The highest configuration adopted.
+    pub config: Config,
+    /// The highest run used as the primary, or accepted as the other node, in its epoch; 0 on
+    /// adopting.
+    pub run: u32,
+    /// An ADD that may have been sent from this epoch and is not resolved (`repl D2`).
+    pub pend_add: Option<PendingAdd>,
+    /// A proposed change of the arbiter (`repl X1`).
+    pub prop: Option<Config>,
+    /// Stopped by the operator.
+    pub stopped: bool,
+}
+
+/// An ADD in doubt. The replica is kept too: only its acknowledgements count while the part is
+/// joint, so that another node in its place cannot stand in for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingAdd {
+    /// The part.
+    pub part: PartName,
+    /// Who would be in sync.
+    pub replica: Replica,
+}
+
+impl HardState {
+    /// The state on adopting `config`.
+    #[must_use]
+    pub fn adopting(config: Config) -> Self {
+        Self {
+            config,
+            run: 0,
+            pend_add: None,
+            prop: None,
+            stopped: false,
+        }
+    }
+}
+
+/// Whether a part's data can be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataState {
+    /// A state and a log that follows from it: up to date while in sync, else outdated.
+    #[default]
+    Complete,
+    /// Half installed (`repl I3`): can never be promoted.
+    Inconsistent,
+    /// A write or an fsync failed (`repl I1`).
+    Failed,
+}

@@ -1,0 +1,104 @@
+//! Who is suspected, and signs of life (`repl section 8`). Liveness only.
+
+use std::collections::BTreeMap;
+
+use crate::config::Standing;
+use crate::hard_state::DataState;
+use crate::message::{Body, Heartbeat};
+use crate::unit::Unit;
+
+impl Unit {
+    /// The peer is suspected to be lost: the one who may goes on without it.
+    pub(crate) fn suspects_peer(&self) -> bool {
+        if self.is_primary() {
+            self.suspects_secondary()
+        } else {
+            self.suspects_primary()
+        }
+    }
+
+    fn suspects_secondary(&self) -> bool {
+        let age = self.now.saturating_sub(self.peer.echoed_sent);
+        let hint = self.timers.suspect_hint;
+        let suspects_us = self.peer.suspects_us.is_some_and(|at| self.now < at + hint);
+        self.peer.refused
+            || self.peer_leaves()
+            || age > self.timers.suspect_secondary
+            || (suspects_us && age > hint)
+    }
+
+    /// The peer wants to go on without being in sync (`repl S5`).
+    pub(crate) fn peer_leaves(&self) -> bool {
+        let valid = self.timers.suspect_secondary;
+        self.peer.left.is_some_and(|at| self.now < at + valid)
+    }
+
+    fn suspects_primary(&self) -> bool {
+        let silent = self.now.saturating_sub(self.peer.heard_active) > self.timers.suspect_primary;
+        if self.now < self.started + self.timers.boot_grace {
+            return self.peer.refused && self.register.peer_connected == Some(false);
+        }
+        self.peer.refused || silent
+    }
+
+    /// The other node tells the witness early, so that its verdict is ready.
+    pub(crate) fn should_hint(&self) -> bool {
+        let silence = self.now.saturating_sub(self.peer.heard_active);
+        let lost = self.peer.link != crate::event::Link::Up;
+        !self.is_primary()
+            && self.hard.config.in_lead(&self.me)
+            && self.now >= self.started + self.timers.boot_grace
+            && (lost || silence > self.timers.suspect_hint)
+    }
+
+    /// The part's oldest entry not acknowledged is too old, though the peer answers
+    /// (`repl section 8`, slow_drop_after).
+    pub(crate) fn is_slow(&self, name: &crate::PartName) -> bool {
+        let after = self.timers.slow_drop_after;
+        let mirrored = self.hard.config.standing(name) == Some(Standing::Mirror);
+        let oldest = self.parts[name].unacked.front();
+        mirrored
+            && !after.is_zero()
+            && self.parts[name].active
+            && oldest.is_some_and(|(_, at)| self.now > *at + after)
+    }
+
+    pub(crate) fn drive_heartbeat(&mut self) {
+        let commit_due = self.commit_due.is_some_and(|due| self.now >= due);
+        let idle = self.now >= self.peer.last_sent + self.timers.heartbeat;
+        if commit_due || idle {
+            self.send_heartbeat();
+            self.say_what_is_lost();
+            self.propose_again();
+        }
+        if commit_due {
+            self.commit_due = None;
+        }
+    }
+
+    /// S, leaving or with a failed disk: the primary goes on without it (`repl S5`, I1).
+    fn say_what_is_lost(&mut self) {
+        if self.is_primary() {
+            return;
+        }
+        if self.stopping || self.failed {
+            self.send(Body::Leave);
+        }
+        for name in self.part_names() {
+            let in_sync = self.hard.config.has(&name, &self.me);
+            if in_sync && self.parts[&name].data == DataState::Failed {
+                self.send(Body::PartFailed(name));
+            }
+        }
+    }
+
+    pub(crate) fn send_heartbeat(&mut self) {
+        let lead = self.parts.get(&self.hard.config.lead);
+        let active = lead.is_some_and(|part| part.active);
+        let mut commits = BTreeMap::new();
+        for (name, part) in self.parts.iter().filter(|(_, part)| part.active) {
+            commits.insert(name.clone(), part.commit);
+        }
+        self.send(Body::Heartbeat(Heartbeat { active, commits }));
+    }
+}

@@ -1,0 +1,551 @@
+//! The unit itself: one node's half of a failover unit.
+//!
+//! What survives a crash is the hard state, the logs and the state they lead to; the rules by which
+//! they change are in the files named after what they do. Every rule of safety stands where the
+//! code that holds it is, by the name the protocol gives it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::arbiter_change::Moving;
+use crate::config::{Config, ConfigId, Standing};
+use crate::event::{Event, Link};
+use crate::hard_state::{DataState, HardState};
+use crate::ids::{NodeRef, PartName, RegisterKey, Replica, RequestId};
+use crate::message::{Body, Frame};
+use crate::operator::Swap;
+use crate::output::{Act, Answer, Notice, Record, Step, Write, WriteId};
+use crate::part::{LoadedPart, Part, Sender};
+use crate::peer::Peer;
+use crate::reads::Reads;
+use crate::register::RegisterClient;
+use crate::seed::Seed;
+use crate::timers::{STALL_MIN, TICK, Timers};
+
+/// A node's unit as it was found on the disk.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// This node.
+    pub me: NodeRef,
+    /// How often it started, this time included.
+    pub boot: u64,
+    /// The hard state.
+    pub hard: HardState,
+    /// The parts.
+    pub parts: BTreeMap<PartName, LoadedPart>,
+    /// Seed of the uids of new configurations.
+    pub seed: u64,
+}
+
+/// What a node does in its unit besides serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Asking the witness and the peer for the newest configuration (`repl section 10`, Restart).
+    Probing {
+        /// When the node started.
+        since: Duration,
+    },
+    /// In sync alone, and nobody else was heard: not serving unless the operator promotes it.
+    AloneUnheard,
+    /// Acting by its configuration.
+    Running,
+}
+
+/// One node's half of a failover unit. Events come in by [`Unit::handle`], steps come out by
+/// [`Unit::take_steps`].
+#[derive(Debug)]
+pub struct Unit {
+    pub(crate) me: NodeRef,
+    pub(crate) key: RegisterKey,
+    pub(crate) boot: u64,
+    pub(crate) timers: Timers,
+    pub(crate) now: Duration,
+    pub(crate) started: Duration,
+    pub(crate) seed: Seed,
+    pub(crate) hard: HardState,
+    /// The newest write of `hard`.
+    hard_write: WriteId,
+    last_write: WriteId,
+    pub(crate) parts: BTreeMap<PartName, Part>,
+    pub(crate) phase: Phase,
+    /// The own epoch was made twice (`repl section 12`).
+    pub(crate) twin: bool,
+    /// The lead part's disk failed: this node's role in the unit is over until it starts again.
+    pub(crate) failed: bool,
+    pub(crate) peer: Peer,
+    pub(crate) reads: Reads,
+    pub(crate) register: RegisterClient,
+    pub(crate) swap: Option<Swap>,
+    /// A change of the arbiter that the operator asked for.
+    pub(crate) moving: Option<Moving>,
+    /// Proposals that were never ordered, of parts not served any more.
+    untried: Vec<RequestId>,
+    /// The operator wants this node to stop once the other can go on.
+    pub(crate) stopping: bool,
+    /// Since when a part could be given back (`repl K7`).
+    pub(crate) swap_back_since: Option<Duration>,
+    /// Number of the last frame sent.
+    pub(crate) frame_number: u64,
+    /// Number of the last opening, sent or received.
+    pub(crate) opening: u64,
+    /// Highest number of the peer's openings in this epoch and run.
+    pub(crate) peer_opening: u64,
+    /// When Hello was sent last.
+    pub(crate) hello_sent: Option<Duration>,
+    /// When a commit index must travel by itself.
+    pub(crate) commit_due: Option<Duration>,
+    deadline: Duration,
+    steps: Vec<Step>,
+}
+
+impl Unit {
+    /// The unit of a node that starts now.
+    #[must_use]
+    pub fn new(loaded: Loaded, timers: Timers, now: Duration) -> Self {
+        let parts = loaded.parts.into_iter();
+        let mut unit = Self {
+            key: loaded.hard.config.key(),
+            me: loaded.me,
+            boot: loaded.boot,
+            timers,
+            now,
+            started: now,
+            seed: Seed::new(loaded.seed),
+            hard: loaded.hard,
+            hard_write: WriteId(0),
+            last_write: WriteId(0),
+            parts: parts.map(|(name, part)| (name, Part::new(part))).collect(),
+            phase: Phase::Probing { since: now },
+            twin: false,
+            failed: false,
+            peer: Peer::new(now),
+            reads: Reads::default(),
+            register: RegisterClient::new(loaded.boot),
+            swap: None,
+            moving: None,
+            untried: Vec::new(),
+            stopping: false,
+            swap_back_since: None,
+            frame_number: 0,
+            opening: 0,
+            peer_opening: 0,
+            hello_sent: None,
+            commit_due: None,
+            deadline: now + TICK,
+            steps: Vec::new(),
+        };
+        let names: Vec<_> = unit.parts.keys().cloned().collect();
+        for part in names {
+            let through = unit.parts[&part].commit;
+            unit.push(Act::Apply { part, through });
+        }
+        unit.settle();
+        unit
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle(&mut self, now: Duration, event: Event) {
+        if now > self.deadline + STALL_MIN {
+            self.peer.trust(now);
+        }
+        self.now = now;
+        match event {
+            Event::Propose { request, .. } | Event::Read { request, .. } if self.hard.stopped => {
+                self.answer(request, Answer::Unavailable);
+            }
+            Event::Command(_) | Event::Written { .. } => self.on_event(event),
+            _ if self.hard.stopped => {}
+            _ => self.on_event(event),
+        }
+        self.settle();
+        self.deadline = now + TICK;
+        if let Some(due) = self.commit_due {
+            self.deadline = self.deadline.min(due);
+        }
+    }
+
+    /// What is to be done, in this order.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// When the next [`Event::Tick`] is due, if nothing else happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The configuration this node acts by.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.hard.config
+    }
+
+    /// The run of the epoch.
+    #[must_use]
+    pub fn run(&self) -> u32 {
+        self.hard.run
+    }
+
+    /// The durable state, as it is or will be.
+    #[must_use]
+    pub fn hard_state(&self) -> &HardState {
+        &self.hard
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Tick => {}
+            Event::Written { part, through } => self.on_written(&part, through),
+            Event::LogRead {
+                part,
+                prev,
+                entries,
+            } => self.on_log_read(&part, prev, entries),
+            Event::LogCut { part, base } => self.on_log_cut(&part, base),
+            Event::Frame(frame) => self.on_frame(*frame),
+            Event::Link(link) => self.on_link(link),
+            Event::Witness(word) => self.on_witness(*word),
+            Event::Propose {
+                part,
+                payload,
+                request,
+            } => self.on_propose(&part, payload, request),
+            Event::Read { part, request } => self.on_read(part, request),
+            Event::SnapshotMade { part, position } => self.on_snapshot_made(&part, position),
+            Event::SnapshotReceived { part, position } => {
+                self.on_snapshot_received(&part, position);
+            }
+            Event::DiskFailed { part } => self.on_disk_failed(&part),
+            Event::Command(command) => self.on_command(command),
+        }
+    }
+
+    /// Does what time or the event made due. Each step looks at the state only, so that nothing
+    /// depends on which event came last.
+    fn settle(&mut self) {
+        for request in std::mem::take(&mut self.untried) {
+            self.refuse(request);
+        }
+        if self.hard.stopped {
+            return;
+        }
+        self.end_probing();
+        self.drive_activation();
+        self.drive_swap();
+        self.drive_queues();
+        self.drive_commits();
+        self.drive_senders();
+        self.drive_reads();
+        self.drive_register();
+        self.drive_heartbeat();
+    }
+
+    fn on_link(&mut self, link: Link) {
+        match link {
+            Link::Up => self.peer.refused = false,
+            Link::Refused => self.peer.refused = true,
+            Link::Down => {}
+        }
+        self.peer.link = link;
+        for part in self.parts.values_mut() {
+            part.sender = Sender::Idle;
+            part.receiving = None;
+        }
+        self.hello_sent = None;
+        self.reads.on_link();
+    }
+
+    fn on_frame(&mut self, frame: Frame) {
+        if frame.key != self.key || frame.from.name == self.me.name || self.failed {
+            return;
+        }
+        let own = self.hard.config.epoch;
+        // C5: a frame of a lower epoch is not processed; its sender learns the newer one.
+        if frame.id.epoch < own {
+            self.heard_peer();
+            return self.send_config();
+        }
+        if frame.id.epoch > own {
+            // C3: from anybody, in any order, at any time.
+            match carried_config(&frame.body) {
+                Some(config) if config.id() == frame.id && config.key() == self.key => {
+                    let config = config.clone();
+                    self.adopt(config);
+                }
+                _ => return self.send_config(),
+            }
+        }
+        if frame.id != self.hard.config.id() {
+            return self.on_twin(frame.id);
+        }
+        self.heard_peer();
+        if self.twin || !self.accepts_from(&frame.from) {
+            return;
+        }
+        if self.is_primary() {
+            if frame.run == self.hard.run {
+                self.peer.node = Some(frame.from.clone());
+                self.peer.echo = self.peer.echo.max(frame.number);
+                self.peer.on_echo(frame.echo);
+                self.on_secondary_frame(frame);
+            }
+            return;
+        }
+        // L3: run >= the own one, then store it.
+        if frame.run < self.hard.run {
+            return;
+        }
+        if frame.run > self.hard.run {
+            self.accept_run(frame.run);
+        }
+        self.peer.node = Some(frame.from.clone());
+        self.peer.echo = self.peer.echo.max(frame.number);
+        self.on_primary_frame(frame);
+    }
+
+    fn heard_peer(&mut self) {
+        self.peer.heard = true;
+    }
+
+    /// The other member of the configuration; at a primary whose lead is alone also another life
+    /// or another node that wants to become it.
+    fn accepts_from(&self, from: &NodeRef) -> bool {
+        let config = &self.hard.config;
+        if !self.is_primary() {
+            return config.primary == *from;
+        }
+        // While an ADD is in doubt, the two nodes of L2 and R2 are this one and the one it names.
+        if let Some(pending) = &self.hard.pend_add {
+            return pending.replica.node == *from;
+        }
+        config.other(&self.me) == Some(from)
+            || config.standing(&config.lead) == Some(Standing::Alone)
+    }
+
+    /// What a primary says to this node.
+    fn on_primary_frame(&mut self, frame: Frame) {
+        match frame.body {
+            Body::Hello(_) => self.on_hello(),
+            Body::FetchTail { part, after } => self.on_fetch_tail(&part, after),
+            Body::Open { opening, parts, .. } => self.on_open(&frame.from, opening, parts),
+            Body::Append {
+                part,
+                stream,
+                prev,
+                entries,
+                commit,
+            } => {
+                self.peer.heard_active = self.now;
+                self.on_append(&part, stream, prev, entries, commit);
+            }
+            Body::ReadConfirm => self.send(Body::ReadConfirmAck),
+            Body::Heartbeat(heartbeat) => self.on_primary_heartbeat(heartbeat),
+            Body::ReadIndexAck { read, index } => self.on_read_index_ack(read, index),
+            Body::SnapshotOffer {
+                part,
+                stream,
+                position,
+            } => self.on_snapshot_offer(&part, stream, position, &frame.from),
+            Body::Propose(config) => self.on_arbiter_proposed(*config),
+            Body::ConfigNotice(_) => {}
+            // What only the other node says is not heard from a primary.
+            Body::HelloAck(_)
+            | Body::Tail { .. }
+            | Body::OpenAck { .. }
+            | Body::Ack { .. }
+            | Body::Nack { .. }
+            | Body::ReadConfirmAck
+            | Body::ReadIndex { .. }
+            | Body::SnapshotAccept { .. }
+            | Body::SnapshotDone { .. }
+            | Body::Leave
+            | Body::PartFailed(_) => {}
+        }
+    }
+
+    /// What the other node says to this primary.
+    fn on_secondary_frame(&mut self, frame: Frame) {
+        match frame.body {
+            Body::HelloAck(parts) => self.on_hello_ack(&frame.from, &parts),
+            Body::Tail {
+                part,
+                prev,
+                entries,
+            } => self.on_tail(&part, prev, entries),
+            Body::OpenAck { opening, parts } => self.on_open_ack(&frame.from, opening, parts),
+            Body::Ack {
+                part,
+                stream,
+                matched,
+            } => self.on_ack(&part, stream, matched),
+            Body::Nack { part, stream } => self.on_nack(&part, stream),
+            Body::ReadIndex { part, read } => self.on_read_index(&part, read),
+            Body::SnapshotAccept { part, position } => self.on_snapshot_accept(&part, position),
+            Body::SnapshotDone { part, position } => self.on_snapshot_done(&part, position),
+            Body::Leave => self.peer.left = Some(self.now),
+            Body::PartFailed(part) => {
+                if let Some(part) = self.parts.get_mut(&part) {
+                    part.peer_lost = true;
+                }
+            }
+            Body::ReadConfirmAck | Body::Heartbeat(_) | Body::ConfigNotice(_) => {}
+            // What only a primary says is not heard from the other node.
+            Body::Hello(_)
+            | Body::FetchTail { .. }
+            | Body::Open { .. }
+            | Body::Append { .. }
+            | Body::ReadConfirm
+            | Body::ReadIndexAck { .. }
+            | Body::SnapshotOffer { .. }
+            | Body::Propose(_) => {}
+        }
+    }
+
+    pub(crate) fn on_twin(&mut self, other: ConfigId) {
+        if !self.twin {
+            self.twin = true;
+            self.push(Act::Notice(Notice::Twin(other)));
+            self.deactivate();
+        }
+    }
+
+    /// This node is the primary of its configuration.
+    pub(crate) fn is_primary(&self) -> bool {
+        self.hard.config.primary == self.me
+    }
+
+    /// K2, K6: this node's configuration names it, with the storage it has, in sync for `part`,
+    /// and its data can be used.
+    pub(crate) fn holds(&self, name: &PartName) -> bool {
+        let Some(part) = self.parts.get(name) else {
+            return false;
+        };
+        let replica = self.hard.config.replica(name, &self.me);
+        replica.is_some_and(|r| r.storage == part.storage) && part.data == DataState::Complete
+    }
+
+    /// L2, R2: two nodes must have what is committed and confirm what is read: the part is
+    /// mirrored, or an ADD to it is in doubt.
+    pub(crate) fn is_joint(&self, part: &PartName) -> bool {
+        self.hard.config.standing(part) == Some(Standing::Mirror)
+            || self.pending_add(part).is_some()
+    }
+
+    /// The replica whose ADD to `part` is in doubt.
+    pub(crate) fn pending_add(&self, part: &PartName) -> Option<&Replica> {
+        let pending = self.hard.pend_add.as_ref();
+        pending.filter(|p| p.part == *part).map(|p| &p.replica)
+    }
+
+    /// Names of the parts of the configuration that this node has.
+    pub(crate) fn part_names(&self) -> Vec<PartName> {
+        let of_config = |name: &&PartName| self.hard.config.in_sync.contains_key(*name);
+        self.parts.keys().filter(of_config).cloned().collect()
+    }
+
+    /// The part, which the caller found among [`Self::part_names`].
+    pub(crate) fn part(&mut self, name: &PartName) -> &mut Part {
+        self.parts.get_mut(name).expect("the caller looked it up")
+    }
+
+    /// Not a primary any more, or not yet: clients that wait learn what is known.
+    pub(crate) fn deactivate(&mut self) {
+        let names: Vec<_> = self.parts.keys().cloned().collect();
+        for name in names {
+            self.deactivate_part(&name);
+        }
+        self.swap = None;
+        for request in self.reads.take_all() {
+            self.answer(request, Answer::Unavailable);
+        }
+    }
+
+    /// One part is not served any more.
+    pub(crate) fn deactivate_part(&mut self, name: &PartName) {
+        let part = self.parts.get_mut(name).expect("the caller looked it up");
+        let was_active = part.active;
+        part.forget();
+        part.queue_bytes = 0;
+        let waiters = std::mem::take(&mut part.waiters);
+        let queue = std::mem::take(&mut part.queue);
+        if was_active {
+            self.push(Act::Serve {
+                part: name.clone(),
+                active: false,
+            });
+        }
+        for (_, request) in waiters {
+            let answer = Answer::Unknown;
+            self.push(Act::Answer { request, answer });
+        }
+        self.untried
+            .extend(queue.into_iter().map(|(_, request)| request));
+    }
+
+    /// Makes the hard state durable. Every step from here on waits for it.
+    pub(crate) fn write_hard(&mut self) {
+        let record = Record::Hard(Box::new(self.hard.clone()));
+        let lead = self.hard.config.lead.clone();
+        let id = self.write(&lead, vec![record]);
+        self.hard_write = id;
+    }
+
+    /// Gives records to a part's disk.
+    pub(crate) fn write(&mut self, part: &PartName, records: Vec<Record>) -> WriteId {
+        self.last_write.0 += 1;
+        let id = self.last_write;
+        // The lead's disk is the one the hard state goes to, in order; the others wait for it.
+        let after = if *part == self.hard.config.lead {
+            WriteId(0)
+        } else {
+            self.hard_write
+        };
+        let part = part.clone();
+        let act = Act::Write(Write { part, id, records });
+        self.steps.push(Step { after, act });
+        id
+    }
+
+    pub(crate) fn push(&mut self, act: Act) {
+        let after = self.hard_write;
+        self.steps.push(Step { after, act });
+    }
+
+    pub(crate) fn answer(&mut self, request: RequestId, answer: Answer) {
+        self.push(Act::Answer { request, answer });
+    }
+
+    pub(crate) fn send(&mut self, body: Body) {
+        if self.peer.link != Link::Up {
+            return;
+        }
+        self.frame_number += 1;
+        self.peer.on_sent(self.frame_number, self.now);
+        let frame = Frame {
+            key: self.key.clone(),
+            from: self.me.clone(),
+            id: self.hard.config.id(),
+            run: self.hard.run,
+            number: self.frame_number,
+            echo: self.peer.echo,
+            body,
+        };
+        self.push(Act::Send(Box::new(frame)));
+    }
+
+    pub(crate) fn send_config(&mut self) {
+        let config = Box::new(self.hard.config.clone());
+        self.send(Body::ConfigNotice(config));
+    }
+}
+
+/// The configuration a frame carries, if it is the sender's own.
+fn carried_config(body: &Body) -> Option<&Config> {
+    match body {
+        Body::Hello(config) | Body::ConfigNotice(config) | Body::Open { config, .. } => {
+            Some(config)
+        }
+        _ => None,
+    }
+}
