@@ -1,0 +1,109 @@
+//! What is in force, and what must hold after every event.
+
+use std::collections::BTreeSet;
+
+use kine2_replication::{Config, PartName, Reason, Replica, Standing, Unit};
+
+use super::{Sim, store};
+
+impl Sim {
+    pub fn is_served(&self, part: &PartName) -> bool {
+        self.nodes.iter().any(|node| {
+            let status = node.unit.as_ref().map(Unit::status);
+            status.is_some_and(|status| status.parts[part].active)
+        })
+    }
+
+    pub(super) fn all_mirrored_mut(&mut self) -> bool {
+        self.all_mirrored()
+    }
+
+    pub(super) fn all_mirrored(&self) -> bool {
+        let config = self.config();
+        let mirror = |part| config.standing(part) == Some(Standing::Mirror);
+        let known = self.nodes.iter().all(|node| {
+            node.unit
+                .as_ref()
+                .is_some_and(|unit| unit.config().id() == config.id())
+        });
+        known && self.parts.iter().all(mirror)
+    }
+
+    /// What each node is in, for the message of a failed test.
+    pub fn describe(&self) -> String {
+        let mut text = format!("at {:?}, cut {:?}", self.now, self.cut);
+        for node in &self.nodes {
+            if let Some(unit) = &node.unit {
+                text += &format!(
+                    "\n{}: run {} {:?} {:?}",
+                    node.me,
+                    unit.run(),
+                    unit.config(),
+                    unit.status()
+                );
+            } else {
+                text += &format!("\n{}: down", node.me);
+            }
+        }
+        text
+    }
+
+    /// The newest configuration that is durable: at a witness, or at a node.
+    pub fn config(&self) -> Config {
+        let at_witness = self.witnesses.iter().flat_map(|host| {
+            host.durable
+                .values()
+                .map(|register| register.moved_to.as_ref().unwrap_or(&register.config))
+        });
+        let hard = self.nodes.iter().map(|node| {
+            let hard = node.disks[&store()].durable.hard.as_ref().unwrap();
+            &hard.config
+        });
+        // A register that was prepared for an arbiter change is in force only once a node acts
+        // by it, or the old register was moved.
+        let moved: BTreeSet<_> = self
+            .witnesses
+            .iter()
+            .flat_map(|host| host.durable.values())
+            .filter_map(|register| register.moved_to.as_ref().map(Config::id))
+            .collect();
+        let by_nodes = hard.clone().map(|config| config.epoch.generation()).max();
+        let in_force = |config: &&Config| {
+            Some(config.epoch.generation()) <= by_nodes || moved.contains(&config.id())
+        };
+        at_witness
+            .filter(in_force)
+            .chain(hard)
+            .max_by_key(|config| config.epoch)
+            .unwrap()
+            .clone()
+    }
+
+    pub(super) fn check(&mut self) {
+        let config = self.config();
+        if self.last_config.as_ref() != Some(&config) {
+            let counts = &mut self.truth.counts;
+            match config.reason {
+                Reason::Takeover => counts.takeovers += 1,
+                Reason::Add => counts.additions += 1,
+                Reason::Remove => counts.removals += 1,
+                Reason::Drop => counts.drops += 1,
+                Reason::Swap => counts.swaps += 1,
+                Reason::Abdicate => counts.abdications += 1,
+                Reason::Move => counts.moves += 1,
+                Reason::Init | Reason::Parts | Reason::Policy | Reason::Force => {}
+            }
+            if self.trace {
+                println!("{:?} in force: {config:?}", self.now);
+            }
+            self.last_config = Some(config.clone());
+        }
+        let nodes = &self.nodes;
+        self.truth
+            .config_in_force(&config, |replica: &Replica, part| {
+                let node = nodes.iter().find(|node| node.me == replica.node)?;
+                let image = &node.disks[part].durable;
+                (image.storage == replica.storage).then_some(image)
+            });
+    }
+}

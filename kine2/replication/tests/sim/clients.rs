@@ -1,0 +1,82 @@
+//! Clients: what they ask, and what they may be answered.
+
+use bytes::Bytes;
+use kine2_replication::{Answer, Event, PartName, RequestId, Standing};
+
+use super::{Due, Request, Sim, ms};
+
+impl Sim {
+    pub(super) fn client(&mut self) {
+        let after = ms(1 + self.rng.below(30));
+        self.push(after, Due::Client);
+        let n = self.rng.pick(2);
+        let k = self.rng.pick(2);
+        let part = self.parts[k].clone();
+        if self.rng.percent(50) {
+            self.write(n, part);
+        } else {
+            self.read(n, part);
+        }
+    }
+
+    pub fn write(&mut self, n: usize, part: PartName) {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        let payload = Bytes::from(format!("{}", self.next_request));
+        if self.nodes[n].unit.is_none() || self.nodes[n].frozen_until > self.now {
+            return;
+        }
+        let write = Request::Write(part.clone(), payload.clone());
+        self.nodes[n].requests.insert(request, write);
+        self.tell(
+            n,
+            Event::Propose {
+                part,
+                payload,
+                request,
+            },
+        );
+    }
+
+    pub fn read(&mut self, n: usize, part: PartName) {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        if self.nodes[n].unit.is_none() || self.nodes[n].frozen_until > self.now {
+            return;
+        }
+        let floor = self.truth.exposed(&part);
+        let read = Request::Read(part.clone(), floor);
+        self.nodes[n].requests.insert(request, read);
+        self.tell(n, Event::Read { part, request });
+    }
+
+    pub(super) fn on_answer(&mut self, n: usize, request: RequestId, answer: Answer) {
+        let asked = self.nodes[n].requests.remove(&request);
+        match (asked, answer) {
+            (Some(Request::Write(part, payload)), Answer::Committed(index)) => {
+                let live = &self.nodes[n].disks[&part].live;
+                let position = live.position(index).expect("it was applied");
+                if let Some(entry) = live.entry(index) {
+                    assert_eq!(entry.payload, payload, "another write was committed");
+                }
+                assert!(
+                    self.nodes[n].applied[&part] >= index,
+                    "answered before applied"
+                );
+                self.truth.acknowledge(&part, position);
+            }
+            (Some(Request::Read(part, floor)), Answer::ReadAt(index)) => {
+                assert!(self.nodes[n].applied[&part] >= index, "read before applied");
+                self.truth.read(&part, floor, index);
+                let unit = self.nodes[n].unit.as_ref().unwrap();
+                if unit.config().primary != self.nodes[n].me {
+                    self.truth.counts.reads_at_secondary += 1;
+                } else if unit.config().standing(&part) == Some(Standing::Mirror) {
+                    self.truth.counts.reads_mirrored += 1;
+                }
+            }
+            (_, Answer::Committed(_) | Answer::ReadAt(_)) => panic!("answer to nothing"),
+            _ => {}
+        }
+    }
+}

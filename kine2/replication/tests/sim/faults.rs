@@ -1,0 +1,222 @@
+//! What goes wrong, and that all comes back.
+
+use std::time::Duration;
+
+use kine2_replication::{
+    Arbiter, Command, Event, HardState, Incarnation, Link, NodeRef, PartName, WitnessId,
+};
+
+use super::disk::{Disk, Image};
+use super::{Due, Sim, arbiter, ms, store};
+
+impl Sim {
+    pub(super) fn fault(&mut self) {
+        let every = u64::try_from(self.plan.fault_every.as_millis()).unwrap();
+        let after = ms(10 + self.rng.below(2 * every));
+        self.push(after, Due::Fault);
+        let n = self.rng.pick(2);
+        match self.rng.below(16) {
+            0..=2 => {
+                self.crash(n);
+                let after = ms(20 + self.rng.below(3000));
+                self.push(after, Due::Restart(n));
+            }
+            3 => {
+                for n in 0..2 {
+                    self.crash(n);
+                    let after = ms(20 + self.rng.below(4000));
+                    self.push(after, Due::Restart(n));
+                }
+            }
+            4 => self.cut_link(0, 1),
+            5 => self.cut_link(n, 2),
+            6 => {
+                self.cut.insert((n, 1 - n));
+            }
+            7 => {
+                let pairs = [(n, 2), (2, n)];
+                self.cut.insert(pairs[self.rng.pick(2)]);
+            }
+            8 => {
+                let until = self.now + ms(self.rng.below(2500));
+                self.nodes[n].frozen_until = until;
+            }
+            9 => {
+                let w = self.rng.pick(2);
+                self.crash_witness(w);
+                let after = ms(20 + self.rng.below(3000));
+                self.push(after, Due::RestartWitness(w));
+            }
+            10 if self.plan.operator => {
+                let partial = self.rng.percent(50);
+                self.command(n, Command::Swap { partial });
+            }
+            11 if self.plan.operator => self.change_arbiter(n),
+            12 if self.plan.operator => {
+                if self.rng.percent(50) {
+                    self.command(n, Command::Stop { force: false });
+                } else {
+                    self.command(n, Command::Start);
+                }
+            }
+            13 if self.plan.disks => self.fail_disk(n),
+            14 if self.plan.disks => self.wipe(n),
+            _ => self.heal_links(),
+        }
+    }
+
+    /// A disk fails; the node is started again later, and its disk works again.
+    fn fail_disk(&mut self, n: usize) {
+        let part = self.parts[self.rng.pick(2)].clone();
+        self.nodes[n].failed.insert(part.clone());
+        self.tell(n, Event::DiskFailed { part });
+        let after = ms(500 + self.rng.below(3000));
+        self.push(after, Due::Replace(n));
+    }
+
+    /// A node loses all it has, and joins again: only where that loses nothing, as everything is
+    /// on the other node, too.
+    fn wipe(&mut self, n: usize) {
+        let config = self.config();
+        let other = self.nodes[1 - n].me.clone();
+        let lone = !matches!(config.arbiter, Arbiter::Witness { .. });
+        let (mine, everywhere) = (
+            config.primary == self.nodes[n].me,
+            self.parts.iter().all(|part| config.has(part, &other)),
+        );
+        if !everywhere || (lone && mine) {
+            return;
+        }
+        self.crash(n);
+        self.end_session(n);
+        self.wipes += 1;
+        let life = 1000 * self.wipes;
+        let node = &mut self.nodes[n];
+        node.me = NodeRef::new(node.me.name.as_str(), life + n as u128);
+        for (k, (part, disk)) in node.disks.iter_mut().enumerate() {
+            let hard = (*part == store()).then(|| HardState::adopting(config.clone()));
+            *disk = Disk::new(Image::empty(Incarnation(life + 10 + k as u128), hard));
+        }
+        let after = ms(500 + self.rng.below(3000));
+        self.push(after, Due::Restart(n));
+    }
+
+    pub(super) fn change_arbiter(&mut self, n: usize) {
+        let Some(unit) = &self.nodes[n].unit else {
+            return;
+        };
+        let id = match unit.config().arbiter {
+            Arbiter::Witness {
+                id: WitnessId(1), ..
+            } => 2,
+            _ => 1,
+        };
+        let old_lost = self.rng.percent(50);
+        let arbiter = arbiter(id);
+        self.command(n, Command::ChangeArbiter { arbiter, old_lost });
+    }
+
+    pub fn command(&mut self, n: usize, command: Command) {
+        if self.nodes[n].frozen_until <= self.now {
+            self.tell(n, Event::Command(command));
+        }
+    }
+
+    pub fn cut_link(&mut self, a: usize, b: usize) {
+        self.cut.insert((a, b));
+        self.cut.insert((b, a));
+        if b == 2 {
+            self.push(ms(9000), Due::Session(a, false));
+        }
+    }
+
+    pub fn heal_links(&mut self) {
+        if self.trace {
+            println!("{:?} heal", self.now);
+        }
+        self.cut.clear();
+        for n in 0..2 {
+            let after = self.delay();
+            self.push(after, Due::Session(n, true));
+        }
+    }
+
+    /// No more faults.
+    pub(super) fn heal(&mut self) {
+        self.healing = true;
+        self.heal_links();
+        self.queue.retain(|_, due| {
+            !matches!(
+                due,
+                Due::Fault
+                    | Due::Client
+                    | Due::Restart(_)
+                    | Due::Replace(_)
+                    | Due::RestartWitness(_)
+            )
+        });
+        for w in 0..2 {
+            self.start_witness(w);
+        }
+        for n in 0..2 {
+            self.nodes[n].frozen_until = Duration::ZERO;
+            if !self.nodes[n].failed.is_empty() {
+                self.crash(n);
+            }
+            self.start(n);
+            self.command(n, Command::Start);
+            self.push(ms(1), Due::Link(n, Link::Up));
+        }
+    }
+
+    /// REC1: both nodes and the witness: every part is served and mirrored again. Then, by chance,
+    /// REC3: either node alone serves all.
+    pub(super) fn recover(&mut self) {
+        self.run_until(60_000, "REC1: all is mirrored and served", |sim| {
+            sim.all_mirrored() && sim.parts.iter().all(|part| sim.is_served(part))
+        });
+        for part in self.parts.clone() {
+            self.must_write(&part);
+        }
+        if !matches!(self.config().arbiter, Arbiter::Witness { .. }) {
+            return;
+        }
+        // What was asked for before is over.
+        self.run_for(ms(2000));
+        self.run_until(20_000, "REC1: it stays so", Self::all_mirrored_mut);
+        let n = self.rng.pick(2);
+        self.crash(n);
+        for part in self.parts.clone() {
+            self.run_until(20_000, "REC3: one node goes on", |sim| sim.is_served(&part));
+            self.must_write(&part);
+        }
+    }
+
+    /// A write to the part is committed soon.
+    pub fn must_write(&mut self, part: &PartName) {
+        let before = self.truth.counts.acknowledged;
+        let part = part.clone();
+        let mut tries = 0;
+        self.run_until(10_000, "a write is committed", |sim| {
+            if tries % 50 == 0 {
+                for n in 0..2 {
+                    sim.write(n, part.clone());
+                }
+            }
+            tries += 1;
+            sim.truth.counts.acknowledged > before
+        });
+    }
+
+    pub fn run_until(&mut self, millis: u64, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = self.now + ms(millis);
+        while !done(self) {
+            assert!(
+                self.now < end,
+                "{what}: not within {millis} ms: {}",
+                self.describe()
+            );
+            self.step();
+        }
+    }
+}

@@ -1,0 +1,742 @@
+//! Two units and a witness on a virtual clock, over a network and disks that misbehave.
+//!
+//! Frames are lost, repeated, delayed and overtake each other; links are cut one way or both;
+//! nodes crash and lose what was not synced, freeze, and restart; the witness does, too. After
+//! every event the invariants of the protocol are checked from outside ([`truth`]).
+
+mod check;
+mod clients;
+pub mod disk;
+mod faults;
+pub mod rng;
+pub mod truth;
+mod witness;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kine2_replication::{
+    Act, Arbiter, ClusterId, Config, Event, Frame, HardState, Incarnation, Link, Loaded, LogIndex,
+    NodeRef, PartName, Policies, Position, RegisterKey, RequestId, Step, Timers, Unit, WitnessCall,
+    WitnessId, WitnessWord,
+};
+use kine2_witness_core::{Event as WitnessEvent, Register, Step as WitnessStep, Witness};
+
+use disk::{Disk, Image};
+use rng::Rng;
+use truth::Truth;
+
+const CLUSTER: ClusterId = ClusterId(1);
+
+pub fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// How much goes wrong.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    /// Of the arbiter of the first configuration.
+    pub arbiter: Arbiter,
+    /// Frames lost, repeated; in percent.
+    pub loss: u64,
+    pub repeats: u64,
+    /// Longest delay of a frame, a disk write, a call.
+    pub delay_max: Duration,
+    /// Time with faults.
+    pub chaos: Duration,
+    /// Mean time between faults.
+    pub fault_every: Duration,
+    /// Logs are cut at checkpoints, so that snapshots are needed.
+    pub cuts: bool,
+    /// The operator swaps, stops and changes the arbiter.
+    pub operator: bool,
+    /// Disks fail, and are wiped.
+    pub disks: bool,
+}
+
+/// Something under way.
+#[derive(Clone, Debug)]
+enum Due {
+    Frame(usize, Box<Frame>),
+    Link(usize, Link),
+    Synced(usize, PartName),
+    LogRead(usize, u64, PartName, LogIndex, LogIndex, usize),
+    SnapshotMade(usize, u64, PartName),
+    SnapshotData(usize, PartName, Position),
+    SnapshotReceived(usize, u64, PartName, Position),
+    Call(usize, Box<WitnessCall>),
+    Word(usize, Box<WitnessWord>),
+    Session(usize, bool),
+    WitnessSynced(usize),
+    Restart(usize),
+    /// The disk works again: the node is started anew.
+    Replace(usize),
+    RestartWitness(usize),
+    Client,
+    Fault,
+}
+
+/// A client's request.
+#[derive(Clone, Debug)]
+enum Request {
+    Write(PartName, Bytes),
+    Read(PartName, LogIndex),
+}
+
+struct Node {
+    me: NodeRef,
+    disks: BTreeMap<PartName, Disk>,
+    /// Nothing while it is down.
+    unit: Option<Unit>,
+    boot: u64,
+    steps: VecDeque<Step>,
+    /// Applied, in memory.
+    applied: BTreeMap<PartName, LogIndex>,
+    /// Snapshots it is receiving.
+    receiving: BTreeMap<PartName, Position>,
+    frozen_until: Duration,
+    /// Disks that failed since the start: nothing becomes durable there.
+    failed: BTreeSet<PartName>,
+    lead_durable: u64,
+    requests: BTreeMap<RequestId, Request>,
+}
+
+struct WitnessHost {
+    id: WitnessId,
+    witness: Option<Witness>,
+    steps: VecDeque<WitnessStep>,
+    durable_writes: u64,
+    under_way: VecDeque<(u64, RegisterKey, Register)>,
+    durable: BTreeMap<RegisterKey, Register>,
+    sessions: [bool; 2],
+}
+
+pub struct Sim {
+    pub rng: Rng,
+    pub now: Duration,
+    plan: Plan,
+    nodes: Vec<Node>,
+    witnesses: Vec<WitnessHost>,
+    queue: BTreeMap<(Duration, u64), Due>,
+    serial: u64,
+    /// Directed: from, to; 2 is the witness.
+    cut: BTreeSet<(usize, usize)>,
+    pub truth: Truth,
+    next_request: u64,
+    wipes: u128,
+    healing: bool,
+    trace: bool,
+    last_config: Option<Config>,
+    pub parts: Vec<PartName>,
+}
+
+pub fn store() -> PartName {
+    "store".into()
+}
+
+pub fn files() -> PartName {
+    "files".into()
+}
+
+pub fn key() -> RegisterKey {
+    RegisterKey {
+        cluster: CLUSTER,
+        unit: "main".into(),
+    }
+}
+
+pub fn arbiter(id: u128) -> Arbiter {
+    Arbiter::Witness {
+        id: WitnessId(id),
+        address: format!("w{id}"),
+    }
+}
+
+/// Timers of a simulation: as they are, but for the long pauses.
+fn timers() -> Timers {
+    Timers {
+        readd_backoff_min: ms(500),
+        readd_backoff_max: ms(2000),
+        readd_backoff_memory: ms(5000),
+        swap_back_delay: ms(500),
+        ..Timers::default()
+    }
+}
+
+impl Sim {
+    /// Node a alone in both parts, node b joined and empty.
+    pub fn new(plan: Plan) -> Self {
+        let parts = vec![store(), files()];
+        let me = |n: usize| NodeRef::new(["a", "b"][n], n as u128 + 1);
+        let storage = |n: usize, k: usize| Incarnation(100 + 10 * n as u128 + k as u128);
+        let first = Config::first(
+            key(),
+            1,
+            me(0),
+            store(),
+            parts
+                .iter()
+                .enumerate()
+                .map(|(k, p)| (p.clone(), storage(0, k))),
+            plan.arbiter.clone(),
+            Policies::default(),
+        )
+        .unwrap();
+        let nodes = (0..2)
+            .map(|n| Node {
+                me: me(n),
+                disks: parts
+                    .iter()
+                    .enumerate()
+                    .map(|(k, part)| {
+                        let hard = (k == 0).then(|| HardState::adopting(first.clone()));
+                        (part.clone(), Disk::new(Image::empty(storage(n, k), hard)))
+                    })
+                    .collect(),
+                unit: None,
+                boot: 0,
+                steps: VecDeque::new(),
+                applied: BTreeMap::new(),
+                receiving: BTreeMap::new(),
+                frozen_until: Duration::ZERO,
+                failed: BTreeSet::new(),
+                lead_durable: 0,
+                requests: BTreeMap::new(),
+            })
+            .collect();
+        let witness = |id: u128, config: Option<&Config>| {
+            let id = WitnessId(id);
+            let register = config.map(|config| Register {
+                config: config.clone(),
+                moved_to: None,
+            });
+            WitnessHost {
+                id,
+                witness: None,
+                steps: VecDeque::new(),
+                durable_writes: 0,
+                under_way: VecDeque::new(),
+                durable: register.into_iter().map(|r| (key(), r)).collect(),
+                sessions: [false; 2],
+            }
+        };
+        let at_witness = matches!(plan.arbiter, Arbiter::Witness { .. });
+        let mut sim = Self {
+            rng: Rng::new(plan.seed),
+            now: ms(100_000),
+            nodes,
+            witnesses: vec![witness(1, at_witness.then_some(&first)), witness(2, None)],
+            queue: BTreeMap::new(),
+            serial: 0,
+            cut: BTreeSet::new(),
+            truth: Truth::default(),
+            next_request: 0,
+            wipes: 0,
+            healing: false,
+            trace: std::env::var_os("TRACE").is_some(),
+            last_config: None,
+            parts,
+            plan,
+        };
+        for w in 0..2 {
+            sim.start_witness(w);
+        }
+        for n in 0..2 {
+            sim.start(n);
+        }
+        sim
+    }
+
+    /// Faults and clients, then peace; then all parts must be served again (REC1 to REC3).
+    pub fn run(&mut self) {
+        let end = self.now + self.plan.chaos;
+        self.push(ms(10), Due::Client);
+        let first = self.plan.fault_every + ms(3000);
+        self.push(first, Due::Fault);
+        while self.now < end {
+            self.step();
+        }
+        self.heal();
+        self.recover();
+    }
+
+    /// Takes the next event.
+    pub fn step(&mut self) {
+        let mut at = self
+            .queue
+            .keys()
+            .next()
+            .map_or(Duration::MAX, |(at, _)| *at);
+        let mut tick = None;
+        for (n, node) in self.nodes.iter().enumerate() {
+            if let Some(unit) = &node.unit {
+                let due = unit.deadline().max(node.frozen_until);
+                if due < at {
+                    (at, tick) = (due, Some(n));
+                }
+            }
+        }
+        let mut witness_tick = None;
+        for (w, host) in self.witnesses.iter().enumerate() {
+            let due = host.witness.as_ref().and_then(Witness::deadline);
+            if let Some(due) = due.filter(|due| *due < at) {
+                (at, witness_tick) = (due, Some(w));
+            }
+        }
+        self.now = self.now.max(at);
+        if let Some(w) = witness_tick {
+            self.tell_witness(w, WitnessEvent::Tick);
+        } else if let Some(n) = tick {
+            self.tell(n, Event::Tick);
+        } else {
+            let (_, due) = self.queue.pop_first().unwrap();
+            self.happen(due);
+        }
+        self.check();
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    fn push(&mut self, after: Duration, due: Due) {
+        self.serial += 1;
+        self.queue.insert((self.now + after, self.serial), due);
+    }
+
+    fn delay(&mut self) -> Duration {
+        // Mostly short, sometimes long.
+        let max = if self.healing || self.rng.percent(90) {
+            self.plan.delay_max / 20
+        } else {
+            self.plan.delay_max
+        };
+        let micros = u64::try_from(max.as_micros()).unwrap();
+        Duration::from_micros(50 + self.rng.below(micros + 1))
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.contains(&(from, to))
+    }
+
+    fn happen(&mut self, due: Due) {
+        // A frozen node takes nothing in; it waits in its sockets.
+        if let Some(n) = due.node()
+            && self.nodes[n].frozen_until > self.now
+        {
+            let wait = self.nodes[n].frozen_until - self.now;
+            return self.push(wait, due);
+        }
+        match due {
+            Due::Frame(n, frame) => {
+                if !self.is_cut(1 - n, n) {
+                    self.tell(n, Event::Frame(frame));
+                }
+            }
+            Due::Link(n, link) => {
+                // The end of old streams is not told after new ones are up.
+                if link == Link::Up || self.nodes[1 - n].unit.is_none() {
+                    self.tell(n, Event::Link(link));
+                }
+            }
+            Due::Synced(n, part) => self.on_synced(n, &part),
+            Due::LogRead(n, boot, part, from, through, bytes_max) => {
+                self.on_log_read(n, boot, part, from, through, bytes_max);
+            }
+            Due::SnapshotMade(n, boot, part) => {
+                let node = &self.nodes[n];
+                if node.boot == boot && node.unit.is_some() {
+                    let applied = node.applied[&part];
+                    if let Some(position) = node.disks[&part].live.position(applied) {
+                        self.tell(n, Event::SnapshotMade { part, position });
+                    }
+                }
+            }
+            Due::SnapshotData(n, part, position) => {
+                let node = &self.nodes[n];
+                if node.unit.is_some() && node.receiving.get(&part) == Some(&position) {
+                    let (boot, after) = (node.boot, self.delay());
+                    self.push(after, Due::SnapshotReceived(n, boot, part, position));
+                }
+            }
+            Due::SnapshotReceived(n, boot, part, position) => {
+                let node = &mut self.nodes[n];
+                if node.boot == boot && node.receiving.get(&part) == Some(&position) {
+                    node.receiving.remove(&part);
+                    self.tell(n, Event::SnapshotReceived { part, position });
+                }
+            }
+            Due::Call(w, call) => self.on_call(w, *call),
+            Due::Word(n, word) => {
+                if !self.is_cut(2, n) {
+                    self.tell(n, Event::Witness(word));
+                }
+            }
+            Due::Session(n, open) => self.on_session(n, open),
+            Due::WitnessSynced(w) => self.on_witness_synced(w),
+            Due::Restart(n) => self.start(n),
+            Due::Replace(n) => {
+                self.crash(n);
+                self.start(n);
+            }
+            Due::RestartWitness(w) => self.start_witness(w),
+            Due::Client => self.client(),
+            Due::Fault => self.fault(),
+        }
+    }
+
+    // Nodes.
+
+    fn start(&mut self, n: usize) {
+        if self.nodes[n].unit.is_some() {
+            return;
+        }
+        let seed = self.rng.next();
+        let node = &mut self.nodes[n];
+        node.boot += 1;
+        node.lead_durable = 0;
+        node.failed.clear();
+        node.steps.clear();
+        node.receiving.clear();
+        node.applied = node
+            .disks
+            .iter()
+            .map(|(part, disk)| (part.clone(), disk.durable.base.index))
+            .collect();
+        let loaded = Loaded {
+            me: node.me.clone(),
+            boot: node.boot,
+            hard: node.disks[&store()].durable.hard.clone().unwrap(),
+            parts: node
+                .disks
+                .iter()
+                .map(|(part, disk)| (part.clone(), disk.durable.loaded()))
+                .collect(),
+            seed,
+        };
+        if self.trace {
+            println!(
+                "{:?} start {} {:?}",
+                self.now, node.me, loaded.hard.config.epoch
+            );
+        }
+        node.unit = Some(Unit::new(loaded, timers(), self.now));
+        self.drain(n);
+        if self.nodes[1 - n].unit.is_some() {
+            for m in 0..2 {
+                let after = self.delay();
+                self.push(after, Due::Link(m, Link::Up));
+            }
+        }
+        let after = self.delay();
+        self.push(after, Due::Session(n, true));
+    }
+
+    pub fn crash(&mut self, n: usize) {
+        if self.nodes[n].unit.take().is_none() {
+            return;
+        }
+        self.truth.counts.crashes += 1;
+        if self.trace {
+            println!("{:?} crash {}", self.now, self.nodes[n].me);
+        }
+        let parts = self.parts.clone();
+        for part in &parts {
+            let under_way = self.nodes[n].disks[part].under_way() as u64;
+            let kept = usize::try_from(self.rng.below(under_way + 1)).unwrap();
+            self.nodes[n].disks.get_mut(part).unwrap().crash(kept);
+        }
+        let node = &mut self.nodes[n];
+        node.steps.clear();
+        node.requests.clear();
+        node.receiving.clear();
+        node.frozen_until = Duration::ZERO;
+        // Killed processes close their sockets; lost hosts are silent.
+        if self.rng.percent(50) {
+            let after = self.delay();
+            self.push(after, Due::Link(1 - n, Link::Down));
+            self.push(after + ms(5), Due::Link(1 - n, Link::Refused));
+            self.push(after, Due::Session(n, false));
+        } else {
+            self.push(ms(9000), Due::Session(n, false));
+        }
+    }
+
+    fn tell(&mut self, n: usize, event: Event) {
+        let node = &mut self.nodes[n];
+        let Some(unit) = &mut node.unit else { return };
+        if let Event::Link(link) = event
+            && link == Link::Up
+        {
+            node.receiving.clear();
+        }
+        if self.trace && !matches!(event, Event::Tick | Event::Written { .. }) {
+            println!("{:?} {} <- {event:?}", self.now, node.me);
+        }
+        let before = commits(unit);
+        unit.handle(self.now, event);
+        // P1, P7: what an active part's commit says, whoever hears of it.
+        let status = unit.status();
+        let config = unit.config().clone();
+        for (part, now) in &status.parts {
+            if now.active {
+                assert_eq!(config.primary, node.me, "P7: active and not the primary");
+                assert!(config.has(part, &node.me), "P7: active and not in sync");
+                if now.commit > before.get(part).copied().unwrap_or_default() {
+                    self.truth.commits(&node.me.name, part, config.epoch);
+                    if status.joint.as_ref() == Some(part) {
+                        self.truth.counts.joint_commits += 1;
+                    }
+                }
+            }
+        }
+        self.drain(n);
+    }
+
+    /// Does the steps that wait for nothing any more.
+    fn drain(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        if let Some(unit) = &mut node.unit {
+            node.steps.extend(unit.take_steps());
+        }
+        while let Some(step) = self.nodes[n].steps.front() {
+            if step.after.0 > self.nodes[n].lead_durable {
+                return;
+            }
+            let step = self.nodes[n].steps.pop_front().unwrap();
+            self.act(n, step.act);
+        }
+    }
+
+    fn act(&mut self, n: usize, act: Act) {
+        match act {
+            Act::Write(write) => {
+                let part = write.part.clone();
+                for record in &write.records {
+                    match record {
+                        kine2_replication::Record::Truncate(to) => {
+                            let node = &self.nodes[n];
+                            let applied = node.applied[&part];
+                            self.truth.truncate(&node.me.name, &part, to.index, applied);
+                        }
+                        kine2_replication::Record::Entries(entries) => {
+                            self.truth.log(&part, entries);
+                        }
+                        kine2_replication::Record::Reset(position) => {
+                            self.truth.counts.snapshots += 1;
+                            let applied = self.nodes[n].applied.get_mut(&part).unwrap();
+                            assert!(*applied <= position.index, "P4: a snapshot takes back");
+                            *applied = position.index;
+                        }
+                        _ => {}
+                    }
+                }
+                self.nodes[n].disks.get_mut(&part).unwrap().write(write);
+                let after = self.delay();
+                self.push(after, Due::Synced(n, part));
+            }
+            Act::Send(frame) => self.send(n, *frame),
+            Act::Call(call) => {
+                let w = usize::from(call.witness != self.witnesses[0].id);
+                if !self.is_cut(n, 2) && !self.lost() {
+                    let after = self.delay();
+                    self.push(after, Due::Call(w, call));
+                }
+            }
+            Act::Apply { part, through } => self.apply(n, &part, through),
+            Act::Answer { request, answer } => self.on_answer(n, request, answer),
+            Act::ReadLog {
+                part,
+                from,
+                through,
+                bytes_max,
+            } => {
+                let (boot, after) = (self.nodes[n].boot, self.delay());
+                self.push(after, Due::LogRead(n, boot, part, from, through, bytes_max));
+            }
+            Act::MakeSnapshot { part } => {
+                let (boot, after) = (self.nodes[n].boot, self.delay());
+                self.push(after, Due::SnapshotMade(n, boot, part));
+            }
+            Act::SendSnapshot { part, position } => {
+                let after = self.delay() * 2;
+                if !self.is_cut(n, 1 - n) && self.nodes[1 - n].unit.is_some() {
+                    self.push(after, Due::SnapshotData(1 - n, part, position));
+                }
+            }
+            Act::ReceiveSnapshot { part, position, .. } => {
+                self.nodes[n].receiving.insert(part, position);
+            }
+            Act::Serve { .. } => {}
+            Act::Notice(notice) => {
+                if self.trace {
+                    println!("{:?} {} notice {notice:?}", self.now, self.nodes[n].me);
+                }
+                assert!(
+                    !matches!(
+                        notice,
+                        kine2_replication::Notice::Diverged(_) | kine2_replication::Notice::Twin(_)
+                    ),
+                    "{notice:?} without force at {}",
+                    self.nodes[n].me
+                );
+            }
+        }
+    }
+
+    fn lost(&mut self) -> bool {
+        !self.healing && self.rng.percent(self.plan.loss)
+    }
+
+    fn send(&mut self, n: usize, frame: Frame) {
+        let to = 1 - n;
+        if self.is_cut(n, to) || self.lost() {
+            return;
+        }
+        if self.trace {
+            println!("{:?} {} -> {:?}", self.now, self.nodes[n].me, frame.body);
+        }
+        let after = self.delay();
+        if !self.healing && self.rng.percent(self.plan.repeats) {
+            let later = self.delay() * 3;
+            self.push(later, Due::Frame(to, Box::new(frame.clone())));
+        }
+        self.push(after, Due::Frame(to, Box::new(frame)));
+    }
+
+    fn apply(&mut self, n: usize, part: &PartName, through: LogIndex) {
+        let node = &mut self.nodes[n];
+        let applied = node.applied.get_mut(part).unwrap();
+        while *applied < through {
+            *applied = applied.next();
+            let live = &node.disks[part].live;
+            let position = live
+                .position(*applied)
+                .expect("only what is there is applied");
+            self.truth.expose(&node.me.name, part, position);
+        }
+    }
+
+    fn on_synced(&mut self, n: usize, part: &PartName) {
+        let node = &mut self.nodes[n];
+        if node.failed.contains(part) {
+            return;
+        }
+        let disk = node.disks.get_mut(part).unwrap();
+        // One flush covers what waits.
+        let count = 1 + self.rng.pick(4);
+        let Some(through) = disk.sync(count) else {
+            return;
+        };
+        if *part == store() {
+            node.lead_durable = through.0;
+        }
+        let part = part.clone();
+        self.tell(n, Event::Written { part, through });
+        self.checkpoint(n);
+    }
+
+    /// Now and then the state is checkpointed, and the log before it given up.
+    fn checkpoint(&mut self, n: usize) {
+        if !self.rng.percent(5) {
+            return;
+        }
+        for part in self.parts.clone() {
+            let node = &mut self.nodes[n];
+            let disk = node.disks.get_mut(&part).unwrap();
+            let Some(unit) = &node.unit else { return };
+            if !disk.is_idle() {
+                continue;
+            }
+            let applied = node.applied[&part];
+            let keep = unit.keep_from(&part).unwrap();
+            let cut = applied.0.min(keep.0 - 1);
+            let base = disk
+                .durable
+                .position(LogIndex(cut))
+                .filter(|base| self.plan.cuts && base.index > disk.durable.base.index);
+            disk.checkpoint(applied, base);
+            if let Some(base) = base {
+                self.tell(n, Event::LogCut { part, base });
+            }
+        }
+    }
+
+    fn on_log_read(
+        &mut self,
+        n: usize,
+        boot: u64,
+        part: PartName,
+        from: LogIndex,
+        through: LogIndex,
+        bytes_max: usize,
+    ) {
+        let node = &self.nodes[n];
+        if node.boot != boot || node.unit.is_none() {
+            return;
+        }
+        let image = &node.disks[&part].durable;
+        let Some(prev) = image.position(LogIndex(from.0 - 1)) else {
+            return self.tell(
+                n,
+                Event::LogRead {
+                    part,
+                    prev: Position::START,
+                    entries: Vec::new(),
+                },
+            );
+        };
+        let mut entries = Vec::new();
+        let mut index = from;
+        // Short reads, so that catching up takes many.
+        while index <= through && entries.len() < 3 && bytes_max > 0 {
+            let Some(entry) = image.entry(index) else {
+                break;
+            };
+            entries.push(entry.clone());
+            index = index.next();
+        }
+        self.tell(
+            n,
+            Event::LogRead {
+                part,
+                prev,
+                entries,
+            },
+        );
+    }
+}
+
+impl Due {
+    /// The node that takes it in.
+    fn node(&self) -> Option<usize> {
+        match self {
+            Self::Frame(n, _)
+            | Self::Link(n, _)
+            | Self::Synced(n, _)
+            | Self::LogRead(n, ..)
+            | Self::SnapshotMade(n, ..)
+            | Self::SnapshotData(n, ..)
+            | Self::SnapshotReceived(n, ..)
+            | Self::Word(n, _) => Some(*n),
+            Self::Call(..)
+            | Self::Session(..)
+            | Self::WitnessSynced(_)
+            | Self::Restart(_)
+            | Self::Replace(_)
+            | Self::RestartWitness(_)
+            | Self::Client
+            | Self::Fault => None,
+        }
+    }
+}
+
+fn commits(unit: &Unit) -> BTreeMap<PartName, LogIndex> {
+    let parts = unit.status().parts.into_iter();
+    parts.map(|(part, status)| (part, status.commit)).collect()
+}
