@@ -170,16 +170,35 @@ pub(crate) fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
     let key = if create.key.is_empty() {
         Bytes::from_static(b"\0")
     } else {
-        create.key
+        // The request's bytes are a part of the buffer it came in, and a watcher lives long.
+        Bytes::copy_from_slice(&create.key)
     };
+    let range_end = Bytes::copy_from_slice(&create.range_end);
     WatchRequest {
         id: create.watch_id,
-        range: KeyRange::from_wire(key, create.range_end),
+        range: KeyRange::from_wire(key, range_end),
         start: create.start_revision,
         no_put,
         no_delete,
         prev_kv: create.prev_kv,
         progress_notify: create.progress_notify,
         fragment: create.fragment,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_does_not_keep_the_buffer_that_its_request_came_in() {
+        let buffer = Bytes::from(vec![b'k'; 8 << 10]);
+        let request = watch_request(pb::WatchCreateRequest {
+            key: buffer.slice(..3),
+            range_end: buffer.slice(4..8),
+            ..pb::WatchCreateRequest::default()
+        });
+        assert_eq!(&request.range.start[..], b"kkk");
+        assert!(buffer.is_unique(), "{:?}", request.range);
     }
 }
