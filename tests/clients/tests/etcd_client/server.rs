@@ -1,5 +1,7 @@
 //! A kine2 of its own for each test: on a free loopback port, with data that go with it.
 
+#![expect(clippy::disallowed_methods, reason = "it waits for another process")]
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

@@ -46,7 +46,10 @@ async fn watchers_of_a_stream_see_their_events_until_cancelled() {
         (9, EventType::Delete)
     );
     assert_eq!(
-        (event.kv().unwrap().mod_revision(), event.prev_kv().is_none()),
+        (
+            event.kv().unwrap().mod_revision(),
+            event.prev_kv().is_none()
+        ),
         (5, true)
     );
 
