@@ -224,7 +224,35 @@ func (r *random) txnRequest(depth int) *pb.TxnRequest {
 		request.Compare = append(request.Compare, r.compare())
 	}
 	request.Success, request.Failure = r.ops(depth), r.ops(depth)
+	if deletesToTheEnd(request) {
+		keepNothing(request)
+	}
 	return request
+}
+
+// deletesToTheEnd tells of the one delete that may share a transaction with a put of its keys. If
+// that put wants to keep a value that is deleted by then, etcd crashes: difference D6.
+func deletesToTheEnd(txn *pb.TxnRequest) bool {
+	for _, op := range append(append([]*pb.RequestOp{}, txn.Success...), txn.Failure...) {
+		if end := op.GetRequestDeleteRange().GetRangeEnd(); len(end) == 1 && end[0] == 0 {
+			return true
+		}
+		if inner := op.GetRequestTxn(); inner != nil && deletesToTheEnd(inner) {
+			return true
+		}
+	}
+	return false
+}
+
+func keepNothing(txn *pb.TxnRequest) {
+	for _, op := range append(append([]*pb.RequestOp{}, txn.Success...), txn.Failure...) {
+		if put := op.GetRequestPut(); put != nil {
+			put.IgnoreValue, put.IgnoreLease = false, false
+		}
+		if inner := op.GetRequestTxn(); inner != nil {
+			keepNothing(inner)
+		}
+	}
 }
 
 func (r *random) ops(depth int) []*pb.RequestOp {

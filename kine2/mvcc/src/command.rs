@@ -49,6 +49,14 @@ pub struct Put {
     pub ignore_lease: bool,
 }
 
+impl Put {
+    /// Whether it keeps something of the key it writes, which must then be there (`etcd S14`).
+    #[must_use]
+    pub const fn keeps(&self) -> bool {
+        self.ignore_value || self.ignore_lease
+    }
+}
+
 /// `etcd S15`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delete {

@@ -10,6 +10,7 @@ use crate::answer::{DeleteAnswer, OpAnswer, PutAnswer, Refusal, TxnAnswer};
 use crate::backend::BackendError;
 use crate::command::{Compare, Delete, Operand, Put, RangeQuery, Relation, Txn, TxnOp};
 use crate::index::{Entry, Key, Place};
+use crate::key_range::KeyRange;
 use crate::record::{KeyValue, Record};
 use crate::revision::{ChangeId, Revision};
 use crate::store::Store;
@@ -84,7 +85,7 @@ impl Store {
     pub(crate) fn txn(&mut self, txn: &Txn) -> Result<Result<TxnAnswer, Refusal>, BackendError> {
         let mut path = Vec::new();
         self.choose(txn, &mut path)?;
-        if let Err(refusal) = self.check_txn(txn, &mut path.iter().copied()) {
+        if let Err(refusal) = self.check_txn(txn, &mut path.iter().copied(), &mut Vec::new()) {
             return Ok(Err(refusal));
         }
         let mut writing = self.begin();
@@ -125,26 +126,34 @@ impl Store {
         Ok(())
     }
 
-    /// `etcd S22`: lease and target exist, revision is kept.
-    fn check_txn(&self, txn: &Txn, path: &mut impl Iterator<Item = bool>) -> Result<(), Refusal> {
+    /// `etcd S22`: lease and target exist, revision is kept. What the transaction deletes before a
+    /// put is no target of it any more; etcd finds that out when it is too late, and crashes.
+    fn check_txn<'a>(
+        &self,
+        txn: &'a Txn,
+        path: &mut impl Iterator<Item = bool>,
+        deleted: &mut Vec<&'a KeyRange>,
+    ) -> Result<(), Refusal> {
         let succeeded = path.next().expect("a choice for each transaction");
         for op in branch(txn, succeeded) {
             match op {
                 TxnOp::Put(put) => {
                     self.check_target(put)?;
+                    if put.keeps() && deleted.iter().any(|range| range.contains(&put.key)) {
+                        return Err(Refusal::KeyNotFound);
+                    }
                     self.check_lease(put)?;
                 }
                 TxnOp::Range(query) => self.check_range(query)?,
-                TxnOp::Delete(_) => {}
-                TxnOp::Txn(inner) => self.check_txn(inner, path)?,
+                TxnOp::Delete(delete) => deleted.push(&delete.range),
+                TxnOp::Txn(inner) => self.check_txn(inner, path, deleted)?,
             }
         }
         Ok(())
     }
 
     fn check_target(&self, put: &Put) -> Result<(), Refusal> {
-        let keeps = put.ignore_value || put.ignore_lease;
-        if keeps && !self.index.get(&put.key).is_some_and(Entry::is_live) {
+        if put.keeps() && !self.index.get(&put.key).is_some_and(Entry::is_live) {
             return Err(Refusal::KeyNotFound);
         }
         Ok(())

@@ -4,6 +4,8 @@
 //! go by the number of their report. A test says in its name what it is for: the function
 //! `s46_an_expired_lease_is_not_revived`, the transcript `s15_deletes.txt`.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use std::collections::BTreeSet;
 
 use kine2_tidy::{files, texts};
