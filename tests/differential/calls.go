@@ -373,7 +373,8 @@ func (e *serial) alarm(kind pb.AlarmType) error {
 			return ask(pb.AlarmRequest_GET, pick(e.random, kind, pb.AlarmType_NONE, pb.AlarmType_NOSPACE), own)
 		},
 		func() error { return e.put(e.random.putRequest()) },
-		func() error { return e.txn(e.random.txnRequest(2)) },
+		// Without transactions inside: difference D9.
+		func() error { return e.txn(e.random.txnRequest(0)) },
 		func() error { return e.txn(&pb.TxnRequest{}) },
 		func() error { return e.deleteRange(e.random.deleteRequest()) },
 		func() error { return e.grant(&pb.LeaseGrantRequest{ID: 1 + e.random.Int64N(40), TTL: longTTL}) },

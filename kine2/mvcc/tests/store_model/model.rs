@@ -72,7 +72,7 @@ impl Model {
 
     pub(crate) fn txn(&mut self, txn: &Txn) -> Result<TxnAnswer, Refusal> {
         let before = self.keys().clone();
-        self.check(&before, txn)?;
+        self.check(&before, &mut before.clone(), txn)?;
         let mut writing = Writing {
             keys: before.clone(),
             changes: Vec::new(),
@@ -125,11 +125,12 @@ impl Model {
         self.history.push(writing.keys);
     }
 
-    fn check(&self, before: &Keys, txn: &Txn) -> Result<(), Refusal> {
+    /// `left` is what earlier operations have left of the keys.
+    fn check(&self, before: &Keys, left: &mut Keys, txn: &Txn) -> Result<(), Refusal> {
         for op in branch(txn, before) {
             match op {
                 TxnOp::Put(put) => {
-                    if (put.ignore_value || put.ignore_lease) && !before.contains_key(&put.key) {
+                    if (put.ignore_value || put.ignore_lease) && !left.contains_key(&put.key) {
                         return Err(Refusal::KeyNotFound);
                     }
                     if put.lease != 0 && !self.leases.contains_key(&put.lease) {
@@ -144,8 +145,10 @@ impl Model {
                         return Err(Refusal::Compacted);
                     }
                 }
-                TxnOp::Delete(_) => {}
-                TxnOp::Txn(inner) => self.check(before, inner)?,
+                TxnOp::Delete(delete) => {
+                    left.retain(|key, _| !delete.range.contains(key));
+                }
+                TxnOp::Txn(inner) => self.check(before, left, inner)?,
             }
         }
         Ok(())
