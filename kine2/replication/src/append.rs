@@ -299,6 +299,14 @@ impl Unit {
         self.send(Body::Nack { part, stream });
     }
 
+    /// The primary found it, by this node's own words of that opening.
+    pub(crate) fn on_diverges(&mut self, name: &PartName, stream: StreamId) {
+        let receiver = self.parts.get(name).and_then(|part| part.receiver);
+        if receiver.is_some_and(|receiver| receiver.stream == stream) {
+            self.diverge(name);
+        }
+    }
+
     /// L4: the log would have to be cut below what is committed. Stop, and keep the data.
     pub(crate) fn diverge(&mut self, name: &PartName) {
         let part = self.part(name);

@@ -161,9 +161,7 @@ impl Unit {
         if theirs.commit > point {
             // What is final there is not in this log (`repl N3`).
             part.peer_lost = replica.is_some();
-            part.sender = Sender::Diverged;
-            self.push(Act::Notice(Notice::Diverged(name.clone())));
-            return;
+            return self.stop_diverged(name, opened.stream);
         }
         part.sender = Sender::Sending(Sending {
             stream: opened.stream,
@@ -173,6 +171,15 @@ impl Unit {
             expect: theirs.history.position_at(point),
             progress: now,
         });
+    }
+
+    /// The peer's log contradicts this one where both are final: nothing more is sent, and the
+    /// peer keeps what it has.
+    fn stop_diverged(&mut self, name: &PartName, stream: StreamId) {
+        self.part(name).sender = Sender::Diverged;
+        self.push(Act::Notice(Notice::Diverged(name.clone())));
+        let part = name.clone();
+        self.send(Body::Diverges { part, stream });
     }
 
     fn begin_snapshot(&mut self, name: &PartName, opened: &Opened) {
@@ -236,8 +243,7 @@ impl Unit {
     ) -> bool {
         let expected = sending.expect.filter(|expect| expect.index == prev.index);
         if expected.is_some_and(|expect| expect.chain != prev.chain) {
-            self.part(name).sender = Sender::Diverged;
-            self.push(Act::Notice(Notice::Diverged(name.clone())));
+            self.stop_diverged(name, sending.stream);
             return false;
         }
         let mut bytes = 0;

@@ -138,6 +138,13 @@ pub enum Body {
         /// The opening it followed from.
         stream: StreamId,
     },
+    /// P→S: what is final at S in this part is not in P's log (`repl N3`).
+    Diverges {
+        /// The part.
+        part: PartName,
+        /// The opening that showed it.
+        stream: StreamId,
+    },
     /// P→S: are you still in this configuration and run (`repl R2`)?
     ReadConfirm,
     /// S→P: yes.

@@ -113,16 +113,15 @@ impl Unit {
             }
         }
         self.stopping = true;
-        if !self.is_primary() {
-            self.send(Body::Leave);
-            self.stop_if_out();
-        }
+        self.stop_if_out();
     }
 
     /// Stops once nothing depends on this node.
     pub(crate) fn stop_if_out(&mut self) {
         if self.stopping && !self.hard.config.in_lead(&self.me) {
             self.stop_now();
+        } else if self.stopping && !self.is_primary() {
+            self.send(Body::Leave);
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) struct RegisterClient {
 #[derive(Debug)]
 struct Attempt {
     cas: Cas,
+    since: Duration,
     sent: Option<Duration>,
 }
 
@@ -53,6 +54,12 @@ impl RegisterClient {
             adopted_at: number,
             ..Self::default()
         }
+    }
+
+    /// A change has been asked for lately: its outcome may come any moment.
+    pub(crate) fn is_asking(&self, now: Duration, patience: Duration) -> bool {
+        let attempt = self.attempt.as_ref();
+        attempt.is_some_and(|attempt| now < attempt.since + patience)
     }
 
     pub(crate) fn on_adopted(&mut self) {
@@ -231,7 +238,11 @@ impl Unit {
                 expected,
                 new,
             };
-            self.register.attempt = Some(Attempt { cas, sent: None });
+            self.register.attempt = Some(Attempt {
+                cas,
+                since: self.now,
+                sent: None,
+            });
         }
         let (now, timeout) = (self.now, self.timers.cas_timeout);
         let not_before = self.register.not_before;

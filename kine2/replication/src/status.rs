@@ -193,7 +193,7 @@ impl Unit {
                 _ if self.phase == Phase::AloneUnheard => State::Wait(WaitReason::Isolated),
                 (true, false) => State::Alone,
                 // A primary that lost its peer and cannot change the configuration is none.
-                (true, true) if self.suspects_peer() => State::Wait(WaitReason::NoWitness),
+                (true, true) if self.is_blocked() => State::Wait(WaitReason::NoWitness),
                 (true, true) => State::Prim,
                 (false, _) => State::Wait(WaitReason::Resolving),
             };
@@ -211,6 +211,12 @@ impl Unit {
             });
         }
         State::Second
+    }
+
+    /// The peer is lost, and the configuration was not changed in good time.
+    fn is_blocked(&self) -> bool {
+        let patience = self.timers.cas_timeout;
+        self.suspects_peer() && !self.register.is_asking(self.now, patience)
     }
 
     fn trouble(&self) -> Option<WaitReason> {

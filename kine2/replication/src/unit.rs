@@ -339,6 +339,7 @@ impl Unit {
                 self.peer.heard_active = self.now;
                 self.on_append(&part, stream, prev, entries, commit);
             }
+            Body::Diverges { part, stream } => self.on_diverges(&part, stream),
             Body::ReadConfirm => self.send(Body::ReadConfirmAck),
             Body::Heartbeat(heartbeat) => self.on_primary_heartbeat(heartbeat),
             Body::ReadIndexAck { read, index } => self.on_read_index_ack(read, index),
@@ -395,6 +396,7 @@ impl Unit {
             | Body::FetchTail { .. }
             | Body::Open { .. }
             | Body::Append { .. }
+            | Body::Diverges { .. }
             | Body::ReadConfirm
             | Body::ReadIndexAck { .. }
             | Body::SnapshotOffer { .. }

@@ -38,6 +38,7 @@ fn plan(seed: u64) -> Plan {
         cuts: rng.percent(50),
         operator: rng.percent(60),
         disks: rng.percent(40),
+        calm: false,
     }
 }
 

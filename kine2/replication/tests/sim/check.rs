@@ -7,6 +7,50 @@ use kine2_replication::{Config, PartName, Reason, Replica, Standing, Unit};
 use super::{Sim, store};
 
 impl Sim {
+    pub(super) fn note(&mut self, line: String) {
+        self.log.push((self.now, line));
+    }
+
+    /// A forced promotion says what is true from now on.
+    fn accept_loss(&mut self, config: &Config) {
+        let node = self.nodes.iter().find(|node| node.me == config.primary);
+        let node = node.expect("it is one of the two");
+        for (part, disk) in &node.disks {
+            if config.has(part, &node.me) {
+                self.truth.forced(part, &disk.durable);
+            }
+        }
+    }
+
+    /// Notes the nodes' states that changed.
+    fn note_states(&mut self) {
+        for n in 0..2 {
+            let state = self.state_line(n);
+            if self.seen[n] != state {
+                self.note(state.clone());
+                self.seen[n] = state;
+            }
+        }
+    }
+
+    /// A node's state, and of each part how it stands and whether it is served.
+    pub fn state_line(&self, n: usize) -> String {
+        let node = &self.nodes[n];
+        let Some(unit) = &node.unit else {
+            return format!("{}: down", node.me);
+        };
+        let status = unit.status();
+        let mut line = format!("{}: {}", node.me, status.state);
+        for (part, status) in &status.parts {
+            let served = if status.active { ", served" } else { "" };
+            line += &format!(" | {part} {}{served}", status.word);
+        }
+        if let Some(part) = status.joint {
+            line += &format!(" | joint {part}");
+        }
+        line
+    }
+
     pub fn is_served(&self, part: &PartName) -> bool {
         self.nodes.iter().any(|node| {
             let status = node.unit.as_ref().map(Unit::status);
@@ -96,7 +140,16 @@ impl Sim {
             if self.trace {
                 println!("{:?} in force: {config:?}", self.now);
             }
+            if config.reason == Reason::Force {
+                self.accept_loss(&config);
+            }
             self.last_config = Some(config.clone());
+            if self.plan.calm {
+                self.note(format!("in force: {}", config_line(&config)));
+            }
+        }
+        if self.plan.calm {
+            self.note_states();
         }
         let nodes = &self.nodes;
         self.truth
@@ -106,4 +159,16 @@ impl Sim {
                 (image.storage == replica.storage).then_some(image)
             });
     }
+}
+
+fn config_line(config: &Config) -> String {
+    let mut line = format!(
+        "{} {}, primary {}",
+        config.epoch, config.reason, config.primary
+    );
+    for (part, set) in &config.in_sync {
+        let nodes: Vec<_> = set.iter().map(|r| r.node.to_string()).collect();
+        line += &format!(", {part} {{{}}}", nodes.join(" "));
+    }
+    line
 }

@@ -1,7 +1,7 @@
 //! Clients: what they ask, and what they may be answered.
 
 use bytes::Bytes;
-use kine2_replication::{Answer, Event, PartName, RequestId, Standing};
+use kine2_replication::{Answer, Event, PartName, RequestId, Standing, Unit};
 
 use super::{Due, Request, Sim, ms};
 
@@ -36,6 +36,16 @@ impl Sim {
                 request,
             },
         );
+    }
+
+    /// Writes through the node if it serves the part and no write waits there.
+    pub fn write_if_served(&mut self, n: usize, part: &PartName) {
+        let node = &self.nodes[n];
+        let status = node.unit.as_ref().map(Unit::status);
+        let served = status.is_some_and(|status| status.parts[part].active);
+        if served && node.requests.is_empty() {
+            self.write(n, part.clone());
+        }
     }
 
     pub fn read(&mut self, n: usize, part: PartName) {

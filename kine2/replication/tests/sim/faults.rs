@@ -59,17 +59,16 @@ impl Sim {
                     self.command(n, Command::Start);
                 }
             }
-            13 if self.plan.disks => self.fail_disk(n),
+            13 if self.plan.disks => self.fail_disk_for_a_while(n),
             14 if self.plan.disks => self.wipe(n),
             _ => self.heal_links(),
         }
     }
 
     /// A disk fails; the node is started again later, and its disk works again.
-    fn fail_disk(&mut self, n: usize) {
+    fn fail_disk_for_a_while(&mut self, n: usize) {
         let part = self.parts[self.rng.pick(2)].clone();
-        self.nodes[n].failed.insert(part.clone());
-        self.tell(n, Event::DiskFailed { part });
+        self.fail_disk(n, part);
         let after = ms(500 + self.rng.below(3000));
         self.push(after, Due::Replace(n));
     }
@@ -88,6 +87,19 @@ impl Sim {
             return;
         }
         self.crash(n);
+        self.replace(n);
+        let after = ms(500 + self.rng.below(3000));
+        self.push(after, Due::Restart(n));
+    }
+
+    pub fn fail_disk(&mut self, n: usize, part: PartName) {
+        self.nodes[n].failed.insert(part.clone());
+        self.tell(n, Event::DiskFailed { part });
+    }
+
+    /// A node that is down has lost all it had, and joins the unit as it stands.
+    pub fn replace(&mut self, n: usize) {
+        let config = self.config();
         self.end_session(n);
         self.wipes += 1;
         let life = 1000 * self.wipes;
@@ -97,8 +109,6 @@ impl Sim {
             let hard = (*part == store()).then(|| HardState::adopting(config.clone()));
             *disk = Disk::new(Image::empty(Incarnation(life + 10 + k as u128), hard));
         }
-        let after = ms(500 + self.rng.below(3000));
-        self.push(after, Due::Restart(n));
     }
 
     pub(super) fn change_arbiter(&mut self, n: usize) {
@@ -128,6 +138,20 @@ impl Sim {
         if b == 2 {
             self.push(ms(9000), Due::Session(a, false));
         }
+    }
+
+    pub fn cut_one_way(&mut self, from: usize, to: usize) {
+        self.cut.insert((from, to));
+    }
+
+    pub fn freeze(&mut self, n: usize, time: Duration) {
+        self.nodes[n].frozen_until = self.now + time;
+    }
+
+    /// The disk catches up.
+    pub fn make_fast(&mut self, n: usize, part: PartName) {
+        self.slow.remove(&(n, part.clone()));
+        self.push(ms(1), Due::Synced(n, part));
     }
 
     pub fn heal_links(&mut self) {

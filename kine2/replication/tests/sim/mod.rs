@@ -4,6 +4,8 @@
 //! nodes crash and lose what was not synced, freeze, and restart; the witness does, too. After
 //! every event the invariants of the protocol are checked from outside ([`truth`]).
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 mod check;
 mod clients;
 pub mod disk;
@@ -29,7 +31,7 @@ use truth::Truth;
 
 const CLUSTER: ClusterId = ClusterId(1);
 
-pub fn ms(ms: u64) -> Duration {
+pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
@@ -54,6 +56,8 @@ pub struct Plan {
     pub operator: bool,
     /// Disks fail, and are wiped.
     pub disks: bool,
+    /// No chance at all: a story to be read. Frames and disks take 1 ms, the witness 5 ms.
+    pub calm: bool,
 }
 
 /// Something under way.
@@ -129,6 +133,13 @@ pub struct Sim {
     healing: bool,
     trace: bool,
     last_config: Option<Config>,
+    /// What an operator would see, in a calm run.
+    pub log: Vec<(Duration, String)>,
+    /// Unit and parts of each node, as last logged.
+    seen: [String; 2],
+    backup: BTreeMap<RegisterKey, Register>,
+    /// Disks that are slow.
+    pub slow: BTreeSet<(usize, PartName)>,
     pub parts: Vec<PartName>,
 }
 
@@ -237,6 +248,10 @@ impl Sim {
             healing: false,
             trace: std::env::var_os("TRACE").is_some(),
             last_config: None,
+            log: Vec::new(),
+            seen: Default::default(),
+            backup: BTreeMap::new(),
+            slow: BTreeSet::new(),
             parts,
             plan,
         };
@@ -264,31 +279,11 @@ impl Sim {
 
     /// Takes the next event.
     pub fn step(&mut self) {
-        let mut at = self
-            .queue
-            .keys()
-            .next()
-            .map_or(Duration::MAX, |(at, _)| *at);
-        let mut tick = None;
-        for (n, node) in self.nodes.iter().enumerate() {
-            if let Some(unit) = &node.unit {
-                let due = unit.deadline().max(node.frozen_until);
-                if due < at {
-                    (at, tick) = (due, Some(n));
-                }
-            }
-        }
-        let mut witness_tick = None;
-        for (w, host) in self.witnesses.iter().enumerate() {
-            let due = host.witness.as_ref().and_then(Witness::deadline);
-            if let Some(due) = due.filter(|due| *due < at) {
-                (at, witness_tick) = (due, Some(w));
-            }
-        }
+        let at = self.next_at();
         self.now = self.now.max(at);
-        if let Some(w) = witness_tick {
+        if let Some(w) = (0..2).find(|w| self.witness_due(*w) == at) {
             self.tell_witness(w, WitnessEvent::Tick);
-        } else if let Some(n) = tick {
+        } else if let Some(n) = (0..2).find(|n| self.node_due(*n) == at) {
             self.tell(n, Event::Tick);
         } else {
             let (_, due) = self.queue.pop_first().unwrap();
@@ -297,11 +292,41 @@ impl Sim {
         self.check();
     }
 
+    /// When the next event is.
+    fn next_at(&self) -> Duration {
+        let queued = self
+            .queue
+            .keys()
+            .next()
+            .map_or(Duration::MAX, |(at, _)| *at);
+        let hosts = (0..2).map(|n| self.node_due(n).min(self.witness_due(n)));
+        hosts.fold(queued, Duration::min)
+    }
+
+    fn node_due(&self, n: usize) -> Duration {
+        let node = &self.nodes[n];
+        let due = node
+            .unit
+            .as_ref()
+            .map(|unit| unit.deadline().max(node.frozen_until));
+        due.unwrap_or(Duration::MAX)
+    }
+
+    fn witness_due(&self, w: usize) -> Duration {
+        let due = self.witnesses[w]
+            .witness
+            .as_ref()
+            .and_then(Witness::deadline);
+        due.unwrap_or(Duration::MAX)
+    }
+
+    /// Takes all events up to then.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
-        while self.now < end {
+        while self.next_at() <= end {
             self.step();
         }
+        self.now = end;
     }
 
     fn push(&mut self, after: Duration, due: Due) {
@@ -310,6 +335,9 @@ impl Sim {
     }
 
     fn delay(&mut self) -> Duration {
+        if self.plan.calm {
+            return ms(1);
+        }
         // Mostly short, sometimes long.
         let max = if self.healing || self.rng.percent(90) {
             self.plan.delay_max / 20
@@ -318,6 +346,13 @@ impl Sim {
         };
         let micros = u64::try_from(max.as_micros()).unwrap();
         Duration::from_micros(50 + self.rng.below(micros + 1))
+    }
+
+    fn call_delay(&mut self) -> Duration {
+        if self.plan.calm {
+            return ms(5);
+        }
+        self.delay()
     }
 
     fn is_cut(&self, from: usize, to: usize) -> bool {
@@ -392,7 +427,7 @@ impl Sim {
 
     // Nodes.
 
-    fn start(&mut self, n: usize) {
+    pub fn start(&mut self, n: usize) {
         if self.nodes[n].unit.is_some() {
             return;
         }
@@ -438,6 +473,12 @@ impl Sim {
     }
 
     pub fn crash(&mut self, n: usize) {
+        let killed = self.rng.percent(50);
+        self.crash_as(n, killed);
+    }
+
+    /// Killed processes close their sockets; lost hosts are silent.
+    pub fn crash_as(&mut self, n: usize, killed: bool) {
         if self.nodes[n].unit.take().is_none() {
             return;
         }
@@ -448,7 +489,10 @@ impl Sim {
         let parts = self.parts.clone();
         for part in &parts {
             let under_way = self.nodes[n].disks[part].under_way() as u64;
-            let kept = usize::try_from(self.rng.below(under_way + 1)).unwrap();
+            let kept = match self.plan.calm {
+                true => 0,
+                false => usize::try_from(self.rng.below(under_way + 1)).unwrap(),
+            };
             self.nodes[n].disks.get_mut(part).unwrap().crash(kept);
         }
         let node = &mut self.nodes[n];
@@ -456,8 +500,7 @@ impl Sim {
         node.requests.clear();
         node.receiving.clear();
         node.frozen_until = Duration::ZERO;
-        // Killed processes close their sockets; lost hosts are silent.
-        if self.rng.percent(50) {
+        if killed {
             let after = self.delay();
             self.push(after, Due::Link(1 - n, Link::Down));
             self.push(after + ms(5), Due::Link(1 - n, Link::Refused));
@@ -537,14 +580,15 @@ impl Sim {
                     }
                 }
                 self.nodes[n].disks.get_mut(&part).unwrap().write(write);
-                let after = self.delay();
+                let slow = self.slow.contains(&(n, part.clone()));
+                let after = if slow { ms(60_000) } else { self.delay() };
                 self.push(after, Due::Synced(n, part));
             }
             Act::Send(frame) => self.send(n, *frame),
             Act::Call(call) => {
                 let w = usize::from(call.witness != self.witnesses[0].id);
                 if !self.is_cut(n, 2) && !self.lost() {
-                    let after = self.delay();
+                    let after = self.call_delay();
                     self.push(after, Due::Call(w, call));
                 }
             }
@@ -576,6 +620,13 @@ impl Sim {
             Act::Notice(notice) => {
                 if self.trace {
                     println!("{:?} {} notice {notice:?}", self.now, self.nodes[n].me);
+                }
+                if self.plan.calm {
+                    if matches!(notice, kine2_replication::Notice::Adopted(_)) {
+                        return;
+                    }
+                    self.note(format!("{}: {notice:?}", self.nodes[n].me));
+                    return;
                 }
                 assert!(
                     !matches!(
@@ -629,7 +680,10 @@ impl Sim {
         }
         let disk = node.disks.get_mut(part).unwrap();
         // One flush covers what waits.
-        let count = 1 + self.rng.pick(4);
+        let count = match self.plan.calm {
+            true => usize::MAX,
+            false => 1 + self.rng.pick(4),
+        };
         let Some(through) = disk.sync(count) else {
             return;
         };
@@ -643,7 +697,7 @@ impl Sim {
 
     /// Now and then the state is checkpointed, and the log before it given up.
     fn checkpoint(&mut self, n: usize) {
-        if !self.rng.percent(5) {
+        if !self.plan.calm && self.rng.percent(95) {
             return;
         }
         for part in self.parts.clone() {

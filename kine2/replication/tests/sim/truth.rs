@@ -84,6 +84,12 @@ impl Truth {
         }
     }
 
+    /// The operator accepted the loss of what this image lacks.
+    pub fn forced(&mut self, part: &PartName, image: &Image) {
+        let positions = image.entries.iter().map(|entry| entry.position);
+        self.history.insert(part.clone(), positions.collect());
+    }
+
     /// P1: one committing primary for each epoch and part.
     pub fn commits(&mut self, node: &NodeName, part: &PartName, epoch: Epoch) {
         let committer = self.committers.entry((part.clone(), epoch));

@@ -6,7 +6,7 @@ use kine2_witness_core::{Act as WitnessAct, Event as WitnessEvent, Options, Witn
 use super::{CLUSTER, Due, Sim, ms};
 
 impl Sim {
-    pub(super) fn start_witness(&mut self, w: usize) {
+    pub fn start_witness(&mut self, w: usize) {
         let now = self.now;
         let host = &mut self.witnesses[w];
         if host.witness.is_some() {
@@ -27,7 +27,18 @@ impl Sim {
         }
     }
 
-    pub(super) fn crash_witness(&mut self, w: usize) {
+    /// A backup of the witness's store, which nobody should make.
+    pub fn keep_witness(&mut self) {
+        self.backup = self.witnesses[0].durable.clone();
+    }
+
+    pub fn restore_witness(&mut self) {
+        self.crash_witness(0);
+        self.witnesses[0].durable = self.backup.clone();
+        self.start_witness(0);
+    }
+
+    pub fn crash_witness(&mut self, w: usize) {
         let host = &mut self.witnesses[w];
         host.witness = None;
         host.under_way.clear();
@@ -101,7 +112,7 @@ impl Sim {
                 WitnessAct::Send { to, word } => {
                     let n = usize::from(to.name.as_str() == "b");
                     if self.nodes[n].me == to && !self.is_cut(2, n) && !self.lost() {
-                        let after = self.delay();
+                        let after = self.call_delay();
                         self.push(after, Due::Word(n, Box::new(word.clone())));
                         if !self.healing && self.rng.percent(self.plan.repeats) {
                             let later = self.delay() * 5;
