@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	commandMax = 30 * time.Second
+	commandMax = 3 * time.Minute
 	waitMax    = 15 * time.Second
 	poll       = 50 * time.Millisecond
 	endMax     = 5 * time.Second
