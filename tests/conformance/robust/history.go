@@ -23,9 +23,12 @@ const (
 type history struct {
 	mutex  sync.Mutex
 	events map[int64][]*clientv3.Event
-	newest int64
-	failed error
-	client *clientv3.Client
+	// The same as a client's report has it.
+	answers []model.WatchResponse
+	begun   time.Time
+	newest  int64
+	failed  error
+	client  *clientv3.Client
 }
 
 // follow opens the watch; it returns when the server confirmed it.
@@ -34,7 +37,7 @@ func follow(endpoints []string) (*history, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &history{events: map[int64][]*clientv3.Event{}, client: watcher}
+	h := &history{events: map[int64][]*clientv3.Event{}, begun: time.Now(), client: watcher}
 	answers := watcher.Watch(context.Background(), "\x00", clientv3.WithFromKey(), clientv3.WithRev(firstRevision), clientv3.WithCreatedNotify())
 	created := <-answers
 	if err := created.Err(); err != nil {
@@ -51,7 +54,9 @@ func follow(endpoints []string) (*history, error) {
 func (h *history) take(answer clientv3.WatchResponse) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
+	reported := model.WatchResponse{Revision: answer.Header.Revision, Time: time.Since(h.begun)}
 	for _, event := range answer.Events {
+		reported.Events = append(reported.Events, asReported(event))
 		revision := event.Kv.ModRevision
 		if revision < h.newest {
 			h.failed = fmt.Errorf("the full watch got revision %d after %d", revision, h.newest)
@@ -59,9 +64,28 @@ func (h *history) take(answer clientv3.WatchResponse) {
 		h.events[revision] = append(h.events[revision], event)
 		h.newest = revision
 	}
+	h.answers = append(h.answers, reported)
 	if err := answer.Err(); err != nil {
 		h.failed = fmt.Errorf("the full watch ended: %w", err)
 	}
+}
+
+func asReported(event *clientv3.Event) model.WatchEvent {
+	reported := model.WatchEvent{PersistedEvent: model.PersistedEvent{Revision: event.Kv.ModRevision, IsCreate: event.IsCreate()}}
+	reported.Type, reported.Key = model.DeleteOperation, string(event.Kv.Key)
+	if event.Type == clientv3.EventTypePut {
+		reported.Type, reported.Value = model.PutOperation, model.ToValueOrHash(string(event.Kv.Value))
+	}
+	return reported
+}
+
+// report is the full watch as one more client's. With it the validators know the revision of every
+// write whose answer was lost; without, their search for a linear order may take forever.
+func (h *history) report(client int) report.ClientReport {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	request := model.WatchRequest{WithPrefix: true, Revision: firstRevision}
+	return report.ClientReport{ClientID: client, Watch: []model.WatchOperation{{Request: request, Responses: h.answers}}}
 }
 
 // waitFor waits until the watch has seen a revision, and ends it.
