@@ -104,7 +104,14 @@ impl Unit {
             if !part.active {
                 continue;
             }
-            let durable = part.log.durable();
+            let (durable, end) = (part.log.durable(), part.log.end());
+            let behind = part.matched.is_none_or(|matched| matched < end);
+            if joint && behind && part.unacked.is_empty() {
+                // What was there before the restart or the change of epoch counts, too.
+                let now = self.now;
+                self.part(&name).unacked.push_back((end, now));
+            }
+            let part = &self.parts[&name];
             let commit = if joint {
                 part.matched.map_or(part.commit, |m| m.min(durable))
             } else {

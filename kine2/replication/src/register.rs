@@ -292,7 +292,12 @@ impl Unit {
     fn wanted_as_secondary(&self) -> Option<Form> {
         let config = &self.hard.config;
         let with_witness = matches!(config.arbiter, Arbiter::Witness { .. });
-        let may = with_witness && self.holds(&config.lead) && !self.stopping && !self.failed;
+        let diverged = self
+            .parts
+            .get(&config.lead)
+            .is_some_and(|part| part.diverged);
+        let whole = self.holds(&config.lead) && !diverged && !self.failed;
+        let may = with_witness && whole && !self.stopping;
         (may && self.suspects_peer()).then_some(Form::Takeover)
     }
 

@@ -94,6 +94,7 @@ fn execute(sim: &mut Sim, command: &str) -> Option<String> {
                 old_lost: *rest == ["old-lost"],
             },
         ),
+        ["try", part] => (0..2).for_each(|n| sim.write_if_served(n, &part.into())),
         ["write", part] => return Some(write(sim, &part.into())),
         ["state"] => return Some(format!("{}\n{}", sim.state_line(0), sim.state_line(1))),
         _ => panic!("no command {command:?}"),
