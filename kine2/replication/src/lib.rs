@@ -6,6 +6,7 @@
 //! order, each step naming the disk write it waits for. It owns no clock, thread, socket, file or
 //! random source; a runtime drives it with real ones, a simulator with false ones.
 //!
+//! The protocol as built is written down in `docs/replication.md`, rule by rule.
 
 mod activation;
 mod adopt;

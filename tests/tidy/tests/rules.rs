@@ -99,6 +99,17 @@ fn arrows_point_inward() {
     );
     outer("kine2-node", &["kine2-backend", "kine2-etcd-api", "kine2"]);
     outer(
+        "kine2-replication",
+        &[
+            "kine2-mvcc",
+            "kine2-node",
+            "kine2-backend",
+            "kine2-etcd-api",
+            "kine2-witness-core",
+            "kine2",
+        ],
+    );
+    outer(
         "kine2-backend",
         &["kine2-node", "kine2-etcd-api", "kine2-wal", "kine2"],
     );
