@@ -41,3 +41,46 @@ func (e *serial) oversize() error {
 	}
 	return e.deleteRange(&pb.DeleteRangeRequest{Key: []byte("large"), RangeEnd: []byte("largf")})
 }
+
+// fragments lets a watch hear of one transaction that is larger than a message of fragments may be,
+// because each event brings the record before it.
+func (e *serial) fragments() error {
+	value := make([]byte, 700<<10)
+	value[0], value[len(value)-1] = byte(e.random.IntN(256)), 1
+	put := func(key string) *pb.RequestOp {
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(key), Value: value}}}
+	}
+	txn := &pb.TxnRequest{Success: []*pb.RequestOp{put("large/2"), put("large/1")}}
+	if err := e.txn(txn); err != nil {
+		return err
+	}
+	stream, err := e.openStream()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stream.close()
+		e.streams = e.streams[:len(e.streams)-1]
+	}()
+	for _, fragment := range []bool{true, false} {
+		request := &pb.WatchCreateRequest{Key: []byte("large/"), RangeEnd: []byte("large0"), PrevKv: true, Fragment: fragment}
+		if err := e.createOn(stream, request); err != nil {
+			return err
+		}
+	}
+	if err := e.txn(txn); err != nil {
+		return err
+	}
+	if err := e.drain(); err != nil {
+		return err
+	}
+	for _, end := range stream.ends {
+		end.mu.Lock()
+		cuts := end.cuts
+		end.mu.Unlock()
+		if cuts != 1 {
+			return fmt.Errorf("%s cut two events of 1.4 MB each %d times", end.side.name, cuts)
+		}
+	}
+	return e.deleteRange(&pb.DeleteRangeRequest{Key: []byte("large/"), RangeEnd: []byte("large0")})
+}

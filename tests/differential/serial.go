@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -92,6 +90,9 @@ func (e *serial) step() error {
 	case kind < 925:
 		return e.web()
 	case kind < 926:
+		if r.one(2) {
+			return e.fragments()
+		}
 		return e.oversize()
 	case kind < 927:
 		return e.expiry()
@@ -146,90 +147,4 @@ func (e *serial) end() error {
 		return err
 	}
 	return e.drain()
-}
-
-// expiry lets one lease run out, with keys that hang on it, left it, and came to it.
-func (e *serial) expiry() error {
-	const id, other, ttl = 1001, 1002, 4
-	renewed := time.Now()
-	for _, lease := range []int64{id, other} {
-		request := &pb.LeaseGrantRequest{ID: lease, TTL: ttl}
-		if lease == other {
-			request.TTL = longTTL
-		}
-		if etcd, err := e.grantAny(request); err != nil || etcd.err != nil {
-			return err
-		}
-	}
-	key := func(n int) []byte { return fmt.Appendf(nil, "leased/%d", n) }
-	put := func(n int, lease int64) error {
-		return e.put(&pb.PutRequest{Key: key(n), Value: []byte("v"), Lease: lease})
-	}
-	count := 3 + e.random.IntN(5)
-	for n := range count {
-		if err := put(n, id); err != nil {
-			return err
-		}
-	}
-	steps := []func() error{
-		func() error { return put(0, 0) },
-		func() error { return put(1, other) },
-		func() error { return e.deleteRange(&pb.DeleteRangeRequest{Key: key(2)}) },
-		func() error { return e.timeToLive(id, true) },
-	}
-	if e.random.one(2) {
-		steps = append(steps, func() error { renewed = time.Now(); return e.keepAlive([]int64{id}) })
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			if time.Since(renewed) > (ttl-1)*time.Second {
-				return &tooSlow{"a lease expired while it was used: " + err.Error()}
-			}
-			return err
-		}
-	}
-	gone := [2]time.Duration{}
-	_, err := e.agree("wait for expiry", func(ctx context.Context, side *side) (any, error) {
-		for {
-			asked := time.Now()
-			left, err := side.lease.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id})
-			if err != nil {
-				return nil, err
-			}
-			if left.TTL == -1 {
-				gone[e.place(side)] = time.Since(renewed)
-				if asked.Sub(renewed) < (ttl-1)*time.Second {
-					return nil, fmt.Errorf("the lease expired early, %s after its renewal was asked for", time.Since(renewed))
-				}
-				return "gone", nil
-			}
-			if time.Since(renewed) > (ttl+8)*time.Second {
-				return nil, fmt.Errorf("the lease did not expire")
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	if early := ttl*time.Second - gone[1]; early > 0 {
-		return &difference{"a lease expired before its time", gone[0].String(), gone[1].String()}
-	}
-	// The keys that were left went in one transaction.
-	if count > 3 {
-		e.random.revision++
-	}
-	if err := e.keepAlive([]int64{id}); err != nil {
-		return err
-	}
-	if err := e.rangeKeys(&pb.RangeRequest{Key: []byte("leased/"), RangeEnd: []byte("leased0")}); err != nil {
-		return err
-	}
-	if err := e.revoke(other); err != nil {
-		return err
-	}
-	if err := e.deleteRange(&pb.DeleteRangeRequest{Key: []byte("leased/"), RangeEnd: []byte("leased0")}); err != nil {
-		return err
-	}
-	return e.revoke(id)
 }

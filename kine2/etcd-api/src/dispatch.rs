@@ -146,7 +146,11 @@ fn refuse(status: Status) -> Response<ResponseBody> {
 }
 
 fn unknown(path: &str) -> String {
-    match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+    match path
+        .strip_prefix('/')
+        .and_then(|path| path.rsplit_once('/'))
+    {
+        Some((service, _)) if !Rpc::has_service(service) => format!("unknown service {service}"),
         Some((service, method)) => format!("unknown method {method} for service {service}"),
         None => format!("malformed method name: {path:?}"),
     }

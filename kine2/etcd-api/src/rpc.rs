@@ -203,6 +203,14 @@ impl Rpc {
             .map(Self)
     }
 
+    /// Whether there is a service of that name, such as `etcdserverpb.KV`.
+    pub(crate) fn has_service(name: &str) -> bool {
+        RPCS.iter().any(|(_, path, _)| {
+            let rest = path[1..].strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+
     pub(crate) const fn service(self) -> RpcService {
         RPCS[self.0].0
     }

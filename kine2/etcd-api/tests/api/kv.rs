@@ -230,6 +230,13 @@ async fn s7_s11_s14_wrong_requests_get_etcds_words() {
         Code::Unimplemented,
         "unknown method Nope for service etcdserverpb.KV",
     );
+    check_error(
+        client
+            .call::<_, PutResponse>("/etcdserverpb.K/Put", put("k", "v"))
+            .await,
+        Code::Unimplemented,
+        "unknown service etcdserverpb.K",
+    );
 }
 
 #[tokio::test]
