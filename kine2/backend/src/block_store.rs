@@ -21,7 +21,6 @@ use crate::engine::{Engine, Table, View, WriteBatch};
 use crate::head::{self, Head, Tally};
 use crate::history::Pager;
 use crate::removal::Removal;
-use crate::unproven::Unproven;
 
 /// A backend over an engine on disk.
 #[derive(Debug)]
@@ -40,7 +39,6 @@ struct Writer {
     last: ChangeId,
     /// The last block, while it has room and nothing of it was removed.
     tail: Option<Tail>,
-    unproven: Option<Unproven>,
     /// Set before the engine writes and cleared when it has: what failed once is not tried again.
     failed: bool,
 }
@@ -76,16 +74,9 @@ impl<E: Engine> BlockStore<E> {
                 head,
                 last,
                 tail: None,
-                unproven: None,
                 failed: false,
             }),
         })
-    }
-
-    /// Forgets the mark at the first checkpoint.
-    pub(crate) fn prove_at_checkpoint(self, unproven: Unproven) -> Self {
-        self.writer.lock().unproven = Some(unproven);
-        self
     }
 
     /// The last block of the index, ready to be extended, if it has room.
@@ -169,7 +160,6 @@ impl<E: Engine> BlockStore<E> {
             head,
             last,
             tail: new_tail,
-            unproven: writer.unproven.take(),
             failed: false,
         };
         Ok(())
@@ -216,9 +206,6 @@ impl<E: Engine> Backend for BlockStore<E> {
         writer.begin()?;
         self.engine.checkpoint()?;
         writer.failed = false;
-        if let Some(unproven) = writer.unproven.take() {
-            unproven.proved()?;
-        }
         Ok(writer.head.applied)
     }
 

@@ -57,21 +57,26 @@ impl Head {
             out.put_u64_le(tally.count);
             out.put_u64_le(tally.sum);
         }
-        let crc = crc32c::crc32c(&out[8..]);
+        let crc = checksum(&out[..4], &out[8..]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
         batch.put(Table::Cells, HEAD_KEY, vec![out.freeze()]);
     }
 
-    fn parse(mut bytes: &[u8]) -> Result<Self, BackendError> {
+    fn parse(stored: &[u8]) -> Result<Self, BackendError> {
         let damaged = || BackendError::Damaged("the head fails its checksum".to_owned());
-        let found = bytes.try_get_u32_le().map_err(|_| damaged())?;
+        let (mut version, rest) = stored.split_at_checked(4).ok_or_else(damaged)?;
+        let (mut crc, mut bytes) = rest.split_at_checked(4).ok_or_else(damaged)?;
+        if crc.get_u32_le() != checksum(version, bytes) {
+            return Err(damaged());
+        }
+        let found = version.get_u32_le();
         if found > FORMAT_VERSION {
             return Err(BackendError::Version {
                 found,
                 known: FORMAT_VERSION,
             });
         }
-        if bytes.len() != HEAD_LEN - 4 || bytes.get_u32_le() != crc32c::crc32c(bytes) {
+        if found == 0 || stored.len() != HEAD_LEN {
             return Err(damaged());
         }
         let applied = LogPosition {
@@ -91,6 +96,11 @@ impl Head {
             cells: tally(),
         })
     }
+}
+
+/// Version and checksum stay where they are in every version, and the checksum covers all the rest.
+fn checksum(version: &[u8], fields: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(version), fields)
 }
 
 /// How many there are of something, and the sum of their checksums.

@@ -12,9 +12,11 @@ use bytes::Bytes;
 use kine2_mvcc::BackendError;
 use parking_lot::RwLock;
 use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction,
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition,
+    WriteTransaction,
 };
 
+use crate::contain::{DropContained, contained};
 use crate::engine::{Engine, EngineOptions, Table, View, WriteBatch};
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -38,12 +40,15 @@ pub(crate) struct RedbEngine {
     path: PathBuf,
     cache_bytes: usize,
     /// Replaced when the file is rewritten; views keep the one they were taken of.
-    database: RwLock<Arc<Database>>,
+    database: RwLock<SharedDatabase>,
 }
 
+/// Whoever lets go of it last closes the file.
+type SharedDatabase = DropContained<Arc<Database>>;
+
 impl RedbEngine {
-    fn database(&self) -> Arc<Database> {
-        Arc::clone(&self.database.read())
+    fn database(&self) -> SharedDatabase {
+        DropContained::new(Arc::clone(&self.database.read()))
     }
 }
 
@@ -58,7 +63,7 @@ impl Engine for RedbEngine {
         let new_path = rewritten(path);
         remove_if_there(&new_path)?;
         let database = if path.try_exists()? {
-            builder(options).open(path).map_err(failed)?
+            contained(|| builder(options).open(path).map_err(failed))?
         } else {
             let database = create(&new_path, options)?;
             rename(&new_path, path)?;
@@ -67,31 +72,32 @@ impl Engine for RedbEngine {
         Ok(Self {
             path: path.to_owned(),
             cache_bytes: options.cache_bytes,
-            database: RwLock::new(Arc::new(database)),
+            database: RwLock::new(DropContained::new(Arc::new(database))),
         })
     }
 
     fn view(&self) -> Result<RedbView, BackendError> {
         let database = self.database();
+        let transaction = contained(|| database.begin_read().map_err(failed))?;
         Ok(RedbView {
-            transaction: database.begin_read().map_err(failed)?,
+            transaction: DropContained::new(transaction),
             _database: database,
         })
     }
 
     fn prepare(&self, batch: &WriteBatch) -> Result<WriteTransaction, BackendError> {
-        let mut transaction = self.database().begin_write().map_err(failed)?;
-        transaction
-            .set_durability(Durability::None)
-            .map_err(failed)?;
-        for table in TABLES {
-            fill(&transaction, table, batch.of(table))?;
-        }
-        Ok(transaction)
+        let database = self.database();
+        contained(|| {
+            let transaction = begin(&database)?;
+            for table in TABLES {
+                fill(&transaction, table, batch.of(table))?;
+            }
+            Ok(transaction)
+        })
     }
 
     fn commit(&self, prepared: WriteTransaction) -> Result<(), BackendError> {
-        prepared.commit().map_err(failed)
+        contained(|| prepared.commit().map_err(failed))
     }
 
     fn checkpoint(&self) -> Result<(), BackendError> {
@@ -107,14 +113,14 @@ impl Engine for RedbEngine {
             cache_bytes: self.cache_bytes,
             verify: false,
         };
-        let new = create(&new_path, options)?;
+        let new = DropContained::new(Arc::new(create(&new_path, options)?));
         let view = self.view()?;
         for table in TABLES {
             copy(&view, table, &new)?;
         }
         checkpoint(&new)?;
         rename(&new_path, &self.path)?;
-        *self.database.write() = Arc::new(new);
+        *self.database.write() = new;
         Ok(())
     }
 
@@ -128,9 +134,20 @@ impl Engine for RedbEngine {
 
 /// A read transaction.
 pub(crate) struct RedbView {
-    transaction: ReadTransaction,
+    transaction: DropContained<ReadTransaction>,
     /// A database that closes takes its read transactions with it.
-    _database: Arc<Database>,
+    _database: SharedDatabase,
+}
+
+impl RedbView {
+    fn table(
+        &self,
+        table: Table,
+    ) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, BackendError> {
+        self.transaction
+            .open_table(definition(table))
+            .map_err(failed)
+    }
 }
 
 impl View for RedbView {
@@ -140,12 +157,10 @@ impl View for RedbView {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>, BackendError> {
-        let table = self
-            .transaction
-            .open_table(definition(table))
-            .map_err(failed)?;
-        let value = table.get(key).map_err(failed)?;
-        Ok(value.map(|guard| read(guard.value())))
+        let found = contained(|| self.table(table)?.get(key).map_err(failed))?;
+        let Some(guard) = found else { return Ok(None) };
+        let value = contained(|| Ok(guard.value()))?;
+        Ok(Some(read(value)))
     }
 
     fn scan(
@@ -154,13 +169,10 @@ impl View for RedbView {
         from: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, BackendError>,
     ) -> Result<(), BackendError> {
-        let table = self
-            .transaction
-            .open_table(definition(table))
-            .map_err(failed)?;
-        for entry in table.range(from..).map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
-            if visit(key.value(), value.value())?.is_break() {
+        let mut entries = contained(|| self.table(table)?.range(from..).map_err(failed))?;
+        while let Some((key, value)) = contained(|| entries.next().transpose().map_err(failed))? {
+            let (key, value) = contained(|| Ok((key.value(), value.value())))?;
+            if visit(key, value)?.is_break() {
                 break;
             }
         }
@@ -179,14 +191,25 @@ fn builder(options: EngineOptions) -> redb::Builder {
 /// A new file with its tables. It gets its name only then, so that in a file that is there an
 /// absent table is damage and never taken for a fresh state.
 fn create(path: &Path, options: EngineOptions) -> Result<Database, BackendError> {
-    let database = builder(options).create(path).map_err(failed)?;
+    contained(|| {
+        let database = builder(options).create(path).map_err(failed)?;
+        let mut transaction = database.begin_write().map_err(failed)?;
+        transaction.set_quick_repair(true);
+        for table in TABLES {
+            transaction.open_table(definition(table)).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(database)
+    })
+}
+
+/// A transaction that becomes visible but not durable.
+fn begin(database: &Database) -> Result<WriteTransaction, BackendError> {
     let mut transaction = database.begin_write().map_err(failed)?;
-    transaction.set_quick_repair(true);
-    for table in TABLES {
-        transaction.open_table(definition(table)).map_err(failed)?;
-    }
-    transaction.commit().map_err(failed)?;
-    Ok(database)
+    transaction
+        .set_durability(Durability::None)
+        .map_err(failed)?;
+    Ok(transaction)
 }
 
 fn fill<'b>(
@@ -217,29 +240,27 @@ fn fill<'b>(
 }
 
 fn checkpoint(database: &Database) -> Result<(), BackendError> {
-    let mut transaction = database.begin_write().map_err(failed)?;
-    transaction.set_quick_repair(true);
-    transaction.commit().map_err(failed)
+    contained(|| {
+        let mut transaction = database.begin_write().map_err(failed)?;
+        transaction.set_quick_repair(true);
+        transaction.commit().map_err(failed)
+    })
 }
 
 /// Copies one table in batches.
 fn copy(view: &RedbView, table: Table, to: &Database) -> Result<(), BackendError> {
-    let begin = || -> Result<WriteTransaction, BackendError> {
-        let mut transaction = to.begin_write().map_err(failed)?;
-        transaction
-            .set_durability(Durability::None)
-            .map_err(failed)?;
-        Ok(transaction)
-    };
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let flush = |batch: &mut Vec<(Vec<u8>, Bytes)>| -> Result<(), BackendError> {
-        let transaction = begin()?;
-        let ops = batch
-            .iter()
-            .map(|(key, value)| (&key[..], Some(std::slice::from_ref(value))));
-        fill(&transaction, table, ops)?;
+        contained(|| {
+            let transaction = begin(to)?;
+            let ops = batch
+                .iter()
+                .map(|(key, value)| (&key[..], Some(std::slice::from_ref(value))));
+            fill(&transaction, table, ops)?;
+            transaction.commit().map_err(failed)
+        })?;
         batch.clear();
-        transaction.commit().map_err(failed)
+        Ok(())
     };
     view.scan(table, &[], |key, value| {
         batch.push((key.to_vec(), Bytes::copy_from_slice(value)));
@@ -274,7 +295,13 @@ fn rename(from: &Path, to: &Path) -> Result<(), BackendError> {
 /// The engine's errors by what the caller can do: the medium failed, or the file is no good.
 fn failed(error: impl Into<redb::Error>) -> BackendError {
     match error.into() {
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+        // A file that ends before what it speaks of was cut.
+        redb::Error::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
             BackendError::Damaged(error.to_string())
         }
         redb::Error::Io(error) => BackendError::Io(error),

@@ -4,22 +4,22 @@
 //! After a power cut it may still refuse, panic, or show another state than the last one; so all
 //! that it holds is verified when it is opened, and any doubt is [`BackendError::Damaged`].
 
-use std::any::Any;
 use std::fs::{self, File};
+use std::io;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use kine2_mvcc::BackendError;
 use parking_lot::{RwLock, RwLockReadGuard};
 
+use crate::contain::{DropContained, contained};
 use crate::engine::{Engine, EngineOptions, Table, View, WriteBatch};
 
 /// A sled directory.
 #[derive(Debug)]
 pub(crate) struct SledEngine {
     path: PathBuf,
-    db: sled::Db,
+    db: DropContained<sled::Db>,
     /// Held by views and, alone, by a commit: sled's own reads are not of one state.
     state: RwLock<()>,
 }
@@ -38,7 +38,7 @@ impl Engine for SledEngine {
             .flush_every_ms(None);
         Ok(Self {
             path: path.to_owned(),
-            db: guarded(|| config.open())?,
+            db: DropContained::new(guarded(|| config.open())?),
             state: RwLock::new(()),
         })
     }
@@ -129,33 +129,36 @@ fn with_letter(table: Table, key: &[u8]) -> Vec<u8> {
     [&[letter(table)], key].concat()
 }
 
-/// sled panics on files it does not understand. Where panics unwind that is the error it means;
-/// where they abort, the mark of an unproven state has the next start rebuild it.
 fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, BackendError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(sled::Error::Io(error))) => Err(BackendError::Io(error)),
-        Ok(Err(error)) => Err(BackendError::Damaged(error.to_string())),
-        Err(panic) => Err(BackendError::Damaged(panic_text(&*panic))),
-    }
+    contained(|| {
+        work().map_err(|error| match error {
+            // What is not there, or not long enough, was written once.
+            sled::Error::Io(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+                ) =>
+            {
+                BackendError::Io(error)
+            }
+            error => BackendError::Damaged(error.to_string()),
+        })
+    })
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("the engine panicked: {}", text.unwrap_or("without a word"))
-}
-
-/// Syncs every file below `dir`, then the names.
+/// Syncs every file below `dir`, then the names. sled removes files in the background: one that has
+/// gone since it was listed needs no sync.
 fn sync_all(dir: &Path) -> Result<(), BackendError> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             sync_all(&entry.path())?;
-        } else {
-            File::open(entry.path())?.sync_all()?;
+            continue;
+        }
+        match File::open(entry.path()) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(File::open(dir)?.sync_all()?)

@@ -12,11 +12,12 @@ use thiserror::Error;
 
 use crate::block_store::BlockStore;
 use crate::engine::{Engine, EngineOptions};
+use crate::kept::Kept;
+use crate::notes::{PROMISED, UNPROVEN, Unproven};
 use crate::redb_engine::RedbEngine;
 #[cfg(feature = "sled")]
 use crate::sled_engine::SledEngine;
 use crate::stream::{StreamError, export, import};
-use crate::unproven::Unproven;
 
 /// What a change of engine builds before it takes its place.
 const CONVERTING: &str = "converting";
@@ -110,7 +111,7 @@ impl FromStr for EngineKind {
 /// Opens the state in `dir`, or makes an empty one.
 ///
 /// # Errors
-/// [`BackendError::Damaged`] if it contradicts itself: [`destroy`] it and build it again.
+/// [`BackendError::Damaged`] if it contradicts itself or is older than it was: [`destroy`] it and build it again.
 /// [`BackendError::Version`] if a newer program wrote it. [`BackendError::Io`] if the medium
 /// fails, another process has it open, or it is of an engine this build lacks.
 pub fn open(dir: &Path, options: &Options) -> Result<Arc<dyn Backend>, BackendError> {
@@ -119,9 +120,9 @@ pub fn open(dir: &Path, options: &Options) -> Result<Arc<dyn Backend>, BackendEr
     let opened = open_marked(dir, options, unproven.found());
     unproven.opened()?;
     Ok(match opened? {
-        Opened::Redb(store) => Arc::new(store.prove_at_checkpoint(unproven)),
+        Opened::Redb(store) => Arc::new(Kept::new(store, dir, unproven)?),
         #[cfg(feature = "sled")]
-        Opened::Sled(store) => Arc::new(store.prove_at_checkpoint(unproven)),
+        Opened::Sled(store) => Arc::new(Kept::new(store, dir, unproven)?),
     })
 }
 
@@ -138,7 +139,8 @@ pub fn destroy(dir: &Path) -> Result<(), BackendError> {
         "state.redb.new",
         SLED_DIR,
         CONVERTING,
-        "unproven",
+        UNPROVEN,
+        PROMISED,
     ] {
         remove(&dir.join(name))?;
     }

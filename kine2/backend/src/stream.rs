@@ -167,7 +167,9 @@ fn parse_head(mut chunk: &[u8]) -> Option<(LogPosition, Revision)> {
         index: chunk.try_get_u64_le().ok()?,
     };
     let revision = Revision(chunk.try_get_i64_le().ok()?);
-    (chunk.is_empty() && revision >= Revision::FRESH).then_some((applied, revision))
+    // Ranges of revisions are half-open: the last number there is can be no change's.
+    let is_sound = (Revision::FRESH.0..i64::MAX).contains(&revision.0);
+    (chunk.is_empty() && is_sound).then_some((applied, revision))
 }
 
 fn parse_cells(chunk: &[u8], cells: &mut BTreeMap<Bytes, Option<Bytes>>) -> Option<()> {
@@ -212,13 +214,13 @@ fn damaged(what: &str) -> StreamError {
 }
 
 #[derive(Debug)]
-struct ChunkWriter<'w, W> {
+pub(crate) struct ChunkWriter<'w, W> {
     out: &'w mut W,
     crc: u32,
 }
 
 impl<'w, W: Write> ChunkWriter<'w, W> {
-    fn begin(out: &'w mut W) -> Result<Self, StreamError> {
+    pub(crate) fn begin(out: &'w mut W) -> Result<Self, StreamError> {
         let version = VERSION.to_le_bytes();
         out.write_all(MAGIC)?;
         out.write_all(&version)?;
@@ -241,7 +243,7 @@ impl<'w, W: Write> ChunkWriter<'w, W> {
     }
 
     /// Writes a chunk and empties it.
-    fn chunk(&mut self, kind: u8, chunk: &mut BytesMut) -> Result<(), StreamError> {
+    pub(crate) fn chunk(&mut self, kind: u8, chunk: &mut BytesMut) -> Result<(), StreamError> {
         if chunk.len() > CHUNK_BYTES_MAX {
             let what = format!("a chunk of {} bytes is too long", chunk.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());

@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use kine2_etcd_api::{ListenAddress, ListenUrl, TlsFiles};
 
 pub(crate) use keys::KEYS;
-pub(crate) use sources::{DEFAULT_FILE, Given, Settings, gather};
+pub(crate) use sources::{DEFAULT_FILE, Given, Settings, Source, gather, read_text};
 use units::{parse_bytes, parse_duration};
 
 /// What `kine2 serve` does, checked.

@@ -11,7 +11,7 @@ const MACHINE: fn() -> Machine = || Machine {
 
 fn with_file(text: &str) -> anyhow::Result<ServeConfig> {
     let mut settings = gather(Some(Path::new("/dev/null")), |_| None, Vec::new())?;
-    sources::read_text(Path::new("c.yaml"), text, &mut settings)?;
+    read_text(Path::new("c.yaml"), text, &mut settings)?;
     ServeConfig::check(&settings, &MACHINE())
 }
 
@@ -81,7 +81,7 @@ fn every_key_works_in_all_three_forms_and_flags_win() {
         );
         let mut settings = gather(Some(Path::new("/dev/null")), |_| None, Vec::new()).unwrap();
         let line = format!("\n{}: file\n", key.name);
-        sources::read_text(Path::new("c.yaml"), &line, &mut settings).unwrap();
+        read_text(Path::new("c.yaml"), &line, &mut settings).unwrap();
         let source = Source::File {
             path: "c.yaml".into(),
             line: 2,

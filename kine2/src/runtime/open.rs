@@ -104,25 +104,35 @@ fn open_state(
 ) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
     match try_open_state(dir, options, log) {
         Ok(opened) => Ok(opened),
+        Err(error) if !is_damage(&error) => {
+            Err(error.context(format!("open the state in {}", dir.display())))
+        }
         Err(error) => {
-            let damaged = matches!(error.downcast_ref(), Some(BackendError::Damaged(_)));
             let first = recovery.base.index.next();
-            if damaged && first > LogIndex(1) {
+            if first > LogIndex(1) {
                 return Err(error.context(format!(
                     "the state in {} cannot be rebuilt, since the log begins with entry {first}; \
                      leave both as they are, and restore this node from a backup",
                     dir.display()
                 )));
             }
-            if !damaged {
-                return Err(error.context(format!("open the state in {}", dir.display())));
-            }
-            warn!(%error, "the state is rebuilt from the log");
+            warn!(
+                error = format!("{error:#}"),
+                "the state is rebuilt from the log"
+            );
             kine2_backend::destroy(dir)
                 .with_context(|| format!("delete the state in {}", dir.display()))?;
             try_open_state(dir, options, log)
         }
     }
+}
+
+/// Whether the state is what failed: it is a cache, and can be built again from the log.
+fn is_damage(error: &anyhow::Error) -> bool {
+    let of_state = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(BackendError::Damaged(_)))
+    };
+    error.chain().any(of_state)
 }
 
 fn try_open_state(

@@ -1,4 +1,9 @@
 //! One suite for every backend: in memory, redb, and with the feature, sled.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests: what fails here fails the test, and figures are shown"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;

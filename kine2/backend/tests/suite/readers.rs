@@ -34,7 +34,7 @@ pub(crate) fn readers_see_whole_states_while_the_writer_works(kind: Kind) {
                     reads += 1;
                     let newest = i64::try_from(applied.load(Ordering::Acquire)).unwrap();
                     let main = Revision(
-                        1 + i64::try_from(random.below(1 + newest.unsigned_abs() as usize))
+                        1 + i64::try_from(random.below(1 + usize::try_from(newest).unwrap()))
                             .unwrap(),
                     );
                     let id = ChangeId::first_of(main);
