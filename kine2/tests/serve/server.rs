@@ -1,10 +1,12 @@
 //! A running `kine2 serve --single` and a client of it.
 
-use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use kine2_proto::WireCodec;
@@ -25,49 +27,59 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Server {
     child: Child,
     url: String,
-    log: PathBuf,
+    said: Arc<Mutex<String>>,
 }
 
 impl Server {
     /// Starts one on `data_dir`, with small segments and frequent checkpoints. The error is what
     /// it said when it ended instead of serving.
     pub(crate) fn start(data_dir: &Path) -> Result<Self, String> {
-        let port = free_port();
-        let url = format!("http://127.0.0.1:{port}");
-        let log = data_dir.with_extension("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_kine2"))
+        let url = format!("http://127.0.0.1:{}", free_port());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kine2"))
             .args(["serve", "--single", "--config", "/dev/null"])
             .args(["--segment-bytes=1MiB", "--checkpoint-bytes=1MiB"])
             .arg(format!("--data-dir={}", data_dir.display()))
             .arg(format!("--listen-client={url}"))
             .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut server = Self { child, url, log };
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if server.child.try_wait().unwrap().is_some() {
-                return Err(server.said());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let said = Arc::new(Mutex::new(String::new()));
+        let (ready, is_ready) = channel();
+        let heard = Arc::clone(&said);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                heard.lock().unwrap().push_str(&format!("{line}\n"));
+                if line.contains("ready to serve") {
+                    // Whoever waited may have given up.
+                    let _ = ready.send(());
+                }
             }
-            assert!(begun.elapsed() < PATIENCE, "{}", server.said());
-            std::thread::sleep(Duration::from_millis(10));
+        });
+        let mut server = Self { child, url, said };
+        match is_ready.recv_timeout(PATIENCE) {
+            Ok(()) => Ok(server),
+            Err(RecvTimeoutError::Timeout) => panic!("it does not start: {}", server.said()),
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = server.child.wait().unwrap();
+                assert_eq!(status.code(), Some(1), "{status}: {}", server.said());
+                Err(server.said())
+            }
         }
-        Ok(server)
     }
 
     /// What it wrote to standard error.
     pub(crate) fn said(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        self.said.lock().unwrap().clone()
     }
 
     /// Stops it as an init system does.
-    pub(crate) fn stop(mut self) -> String {
+    pub(crate) fn stop(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}: {}", self.said());
-        self.said()
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -136,6 +148,28 @@ impl Client {
         let mut answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
         answer.header = None;
         Ok(answer.encode_to_vec())
+    }
+
+    pub(crate) async fn get(&self, key: &'static str) -> Result<(), Status> {
+        let request = RangeRequest {
+            key: key.into(),
+            ..RangeRequest::default()
+        };
+        let path = "/etcdserverpb.KV/Range";
+        self.call::<_, RangeResponse>(path, request).await?;
+        Ok(())
+    }
+
+    /// How many keys there are.
+    pub(crate) async fn keys(&self) -> Result<usize, Status> {
+        let request = RangeRequest {
+            key: "\0".into(),
+            range_end: "\0".into(),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
+        Ok(usize::try_from(answer.count).unwrap())
     }
 
     pub(crate) async fn compact(&self, revision: i64) -> Result<(), Status> {

@@ -187,7 +187,7 @@ pub(crate) fn big_records(kind: Kind) {
 
 pub(crate) fn many_small_records(kind: Kind) {
     let mut subject = Subject::new(kind);
-    for _ in 0..5 {
+    for _ in 0..2 {
         let batch = puts(&subject, &[1; 4_000]);
         subject.apply(&batch);
     }
