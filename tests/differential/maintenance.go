@@ -20,7 +20,7 @@ func (e *serial) status() error {
 		errors := fmt.Sprint(status.Errors)
 		return []string{
 			side.header(status.Header), is("version", status.Version != ""),
-			is("sizes", status.DbSize > 0 && status.DbSizeInUse > 0 && status.DbSizeInUse <= status.DbSize),
+			is("sizes", status.DbSize > 0 && status.DbSizeInUse >= 0 && status.DbSizeInUse <= status.DbSize),
 			is("leads", status.Leader == side.memberID), is("term", status.RaftTerm > 0),
 			is("applied", status.RaftIndex > 0 && status.RaftAppliedIndex > 0 && status.RaftAppliedIndex <= status.RaftIndex),
 			// etcd brings its storage to the newest version some time after its start.
