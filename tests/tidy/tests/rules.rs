@@ -196,7 +196,7 @@ fn nothing_names_a_machine_or_a_registry() {
 #[test]
 fn links_between_the_documents_lead_somewhere() {
     for (path, text) in texts(&["md"]).unwrap() {
-        let dir = root().join(path.parent().unwrap_or(Path::new("")));
+        let dir = root().join(path.parent().unwrap_or_else(|| Path::new("")));
         for (at, _) in text.match_indices("](") {
             let target = &text[at + 2..];
             let target = &target[..target.find([')', ' ', '\n']).unwrap_or(target.len())];
