@@ -5,7 +5,7 @@
 //
 // A run is a row of episodes. Each starts both servers empty and has its own seed, which is
 // printed; -seed N starts with that episode. A difference prints both answers and the last
-// operations, and ends the program with 1. What is known to differ is in known.go and, with its
+// operations, and ends the program with 1. What is known to differ is written down, with its
 // reasons, in docs/differences.md.
 package main
 
