@@ -22,7 +22,7 @@ func (e *serial) status() error {
 			side.header(status.Header), is("version", status.Version != ""),
 			is("sizes", status.DbSize > 0 && status.DbSizeInUse >= 0 && status.DbSizeInUse <= status.DbSize),
 			is("leads", status.Leader == side.memberID), is("term", status.RaftTerm > 0),
-			is("applied", status.RaftIndex > 0 && status.RaftAppliedIndex > 0 && status.RaftAppliedIndex <= status.RaftIndex),
+			is("applied", status.RaftAppliedIndex <= status.RaftIndex),
 			// etcd brings its storage to the newest version some time after its start.
 			is("learner", status.IsLearner), is("storage version", status.StorageVersion != ""), fmt.Sprint(status.DbSizeQuota),
 			fmt.Sprint(status.DowngradeInfo), replaceID(errors, side.memberID),
