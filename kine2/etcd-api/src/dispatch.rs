@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use kine2_proto::etcdserverpb::auth_server::AuthServer;
@@ -22,11 +23,21 @@ use crate::errors::{is_too_large_to_receive, map_receive_error};
 use crate::member::{Member, RequestError};
 use crate::records_body::RecordsBody;
 use crate::response_body::ResponseBody;
-use crate::rpc::{CountedCall, Rpc, RpcCounters, RpcService};
+use crate::rpc::{CountedCall, Frequent, Rpc, RpcCounters, RpcService};
 use crate::service::Service;
+use crate::unary::{message, receive};
 
 /// Metadata by which a client refuses answers of a member that has no leader (`etcd S43`).
 const REQUIRE_LEADER: &str = "hasleader";
+
+/// Header of a request whose message is compressed, or may be.
+const COMPRESSION: &str = "grpc-encoding";
+
+/// The answer of a frequent call.
+enum Answer {
+    Message(Bytes),
+    Records(RecordsBody),
+}
 
 /// All services of a member.
 #[derive(Debug)]
@@ -72,7 +83,12 @@ impl<M: Member> Dispatch<M> {
             call.count(Code::Unavailable);
             return refuse(RequestError::NoLeader.into());
         }
-        let response = self.call(rpc.service(), request).await;
+        let compressed = request.headers().contains_key(COMPRESSION);
+        if let Some(frequent) = rpc.frequent().filter(|_| !compressed) {
+            let answer = self.answer_frequent(frequent, request.into_body()).await;
+            return answer_message(call, answer);
+        }
+        let response = Box::pin(self.call(rpc.service(), request)).await;
         if let Some(status) = Status::from_header_map(response.headers()) {
             return answer_without_body(call, status, response);
         }
@@ -82,6 +98,28 @@ impl<M: Member> Dispatch<M> {
             None => ResponseBody::grpc(body, call),
         };
         Response::from_parts(parts, body)
+    }
+
+    async fn answer_frequent(&self, call: Frequent, body: Incoming) -> Result<Answer, Status> {
+        let (service, bytes_max) = (&self.service, self.service.limits.received_bytes_max());
+        Ok(match call {
+            Frequent::Range => {
+                let request = receive(body, bytes_max).await?;
+                let mut response = service.answer_range(request).await?;
+                match response.extensions_mut().remove::<RecordsBody>() {
+                    Some(records) => Answer::Records(records),
+                    None => Answer::Message(message(response.get_ref())?),
+                }
+            }
+            Frequent::Txn => {
+                let request = receive(body, bytes_max).await?;
+                Answer::Message(message(&service.answer_txn(request).await?)?)
+            }
+            Frequent::Put => {
+                let request = receive(body, bytes_max).await?;
+                Answer::Message(message(&service.answer_put(request).await?)?)
+            }
+        })
     }
 
     async fn call<B>(&self, service: RpcService, request: Request<B>) -> Response<tonic::body::Body>
@@ -112,6 +150,26 @@ impl<M: Member> Dispatch<M> {
         };
         answer.unwrap_or_else(|never| match never {})
     }
+}
+
+fn answer_message(mut call: CountedCall, answer: Result<Answer, Status>) -> Response<ResponseBody> {
+    let body = match answer {
+        Ok(Answer::Message(message)) => ResponseBody::message(message, call),
+        Ok(Answer::Records(records)) => ResponseBody::records(records, call),
+        Err(status) => {
+            let status = if is_too_large_to_receive(&status) {
+                map_receive_error(status)
+            } else {
+                status
+            };
+            call.count(status.code());
+            return refuse(status);
+        }
+    };
+    let mut response = Response::new(body);
+    let content_type = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }
 
 fn is_grpc(request: &Request<Incoming>) -> bool {

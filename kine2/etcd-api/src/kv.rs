@@ -39,32 +39,7 @@ impl<M: Member> Kv for Service<M> {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        let request = request.into_inner();
-        check_range(&request)?;
-        let serializable = request.serializable;
-        let query = convert::range_query(request);
-        if SlicedRange::is_small(&query) {
-            let (revision, answer) = self.member.range(&query, serializable).await?;
-            let header = self.header(revision);
-            return Ok(Response::new(convert::range_response(header, answer)));
-        }
-        if !self.answers.has_room()
-            && let Some(response) = self.read_short_range(&query, serializable).await?
-        {
-            return Ok(response);
-        }
-        self.answers.admit().await?;
-        for _ in 1..RANGE_ATTEMPTS_MAX {
-            match self.read_range(&query, serializable).await {
-                Err(ReadFailure::Overtaken) => {}
-                Err(ReadFailure::Failed(status)) => return Err(status),
-                Ok(response) => return Ok(response),
-            }
-        }
-        // Compactions come too fast: read it in one go.
-        let (revision, answer) = self.member.range(&query, serializable).await?;
-        let header = self.header(revision);
-        Ok(Response::new(convert::range_response(header, answer)))
+        self.answer_range(request.into_inner()).await
     }
 
     async fn range_stream(
@@ -89,18 +64,9 @@ impl<M: Member> Kv for Service<M> {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let request = request.into_inner();
-        check_put(&request)?;
-        self.check_size(&request)?;
-        let applied = self
-            .member
-            .propose(Command::Put(convert::put(request)))
-            .await?;
-        let Answer::Put(answer) = applied.answer else {
-            wrong_answer()
-        };
-        let header = self.header(applied.revision);
-        Ok(Response::new(convert::put_response(header, answer)))
+        self.answer_put(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn delete_range(
@@ -122,18 +88,9 @@ impl<M: Member> Kv for Service<M> {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let request = request.into_inner();
-        check_txn(&request, self.limits.txn_ops_max)?;
-        self.check_size(&request)?;
-        let applied = self
-            .member
-            .propose(Command::Txn(convert::txn(request)))
-            .await?;
-        let Answer::Txn(answer) = applied.answer else {
-            wrong_answer()
-        };
-        let header = self.header(applied.revision);
-        Ok(Response::new(convert::txn_response(header, answer)))
+        self.answer_txn(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn compact(
@@ -145,6 +102,69 @@ impl<M: Member> Kv for Service<M> {
         let applied = self.member.propose(command).await?;
         let header = self.header(applied.revision);
         Ok(Response::new(CompactionResponse { header }))
+    }
+}
+
+/// The frequent calls; [`Dispatch`](crate::dispatch::Dispatch) comes here without tonic.
+impl<M: Member> Service<M> {
+    /// Answers a Range. A long answer comes beside an empty one, as a [`RecordsBody`].
+    pub(crate) async fn answer_range(
+        &self,
+        request: RangeRequest,
+    ) -> Result<Response<RangeResponse>, Status> {
+        check_range(&request)?;
+        let serializable = request.serializable;
+        let query = convert::range_query(request);
+        if SlicedRange::is_small(&query) {
+            let (revision, answer) = self.member.range(&query, serializable).await?;
+            let header = self.header(revision);
+            return Ok(Response::new(convert::range_response(header, answer)));
+        }
+        if !self.answers.has_room()
+            && let Some(response) = Box::pin(self.read_short_range(&query, serializable)).await?
+        {
+            return Ok(response);
+        }
+        self.answers.admit().await?;
+        for _ in 1..RANGE_ATTEMPTS_MAX {
+            match Box::pin(self.read_range(&query, serializable)).await {
+                Err(ReadFailure::Overtaken) => {}
+                Err(ReadFailure::Failed(status)) => return Err(status),
+                Ok(response) => return Ok(response),
+            }
+        }
+        // Compactions come too fast: read it in one go.
+        let (revision, answer) = self.member.range(&query, serializable).await?;
+        let header = self.header(revision);
+        Ok(Response::new(convert::range_response(header, answer)))
+    }
+
+    pub(crate) async fn answer_put(&self, request: PutRequest) -> Result<PutResponse, Status> {
+        check_put(&request)?;
+        self.check_size(&request)?;
+        let applied = self
+            .member
+            .propose(Command::Put(convert::put(request)))
+            .await?;
+        let Answer::Put(answer) = applied.answer else {
+            wrong_answer()
+        };
+        let header = self.header(applied.revision);
+        Ok(convert::put_response(header, answer))
+    }
+
+    pub(crate) async fn answer_txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        check_txn(&request, self.limits.txn_ops_max)?;
+        self.check_size(&request)?;
+        let applied = self
+            .member
+            .propose(Command::Txn(convert::txn(request)))
+            .await?;
+        let Answer::Txn(answer) = applied.answer else {
+            wrong_answer()
+        };
+        let header = self.header(applied.revision);
+        Ok(convert::txn_response(header, answer))
     }
 }
 

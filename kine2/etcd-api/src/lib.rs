@@ -32,6 +32,7 @@ mod server;
 mod service;
 mod stop;
 mod tls;
+mod unary;
 mod version;
 mod watch;
 

@@ -20,6 +20,8 @@ enum Kind {
     Whole(Option<Bytes>),
     Grpc(tonic::body::Body, CountedCall),
     Records(RecordsBody, CountedCall),
+    /// An answer of one message.
+    Message(Option<Bytes>, CountedCall),
 }
 
 impl ResponseBody {
@@ -38,6 +40,10 @@ impl ResponseBody {
     pub(crate) const fn records(records: RecordsBody, call: CountedCall) -> Self {
         Self(Kind::Records(records, call))
     }
+
+    pub(crate) const fn message(message: Bytes, call: CountedCall) -> Self {
+        Self(Kind::Message(Some(message), call))
+    }
 }
 
 impl Body for ResponseBody {
@@ -52,13 +58,11 @@ impl Body for ResponseBody {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Records(records, call) => Poll::Ready(match records.next_piece() {
                 Some(piece) => Some(Ok(Frame::data(piece))),
-                None if call.is_counted() => None,
-                None => {
-                    call.count(Code::Ok);
-                    let mut trailers = HeaderMap::with_capacity(1);
-                    trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                    Some(Ok(Frame::trailers(trailers)))
-                }
+                None => end(call).map(Ok),
+            }),
+            Kind::Message(message, call) => Poll::Ready(match message.take() {
+                Some(message) => Some(Ok(Frame::data(message))),
+                None => end(call).map(Ok),
             }),
             Kind::Grpc(body, call) => {
                 let frame = ready!(Pin::new(body).poll_frame(context));
@@ -79,7 +83,7 @@ impl Body for ResponseBody {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Grpc(body, _) => body.is_end_stream(),
-            Kind::Records(_, call) => call.is_counted(),
+            Kind::Records(_, call) | Kind::Message(_, call) => call.is_counted(),
         }
     }
 
@@ -88,7 +92,18 @@ impl Body for ResponseBody {
             Kind::Whole(None) => SizeHint::with_exact(0),
             Kind::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Grpc(body, _) => body.size_hint(),
-            Kind::Records(..) => SizeHint::default(),
+            Kind::Records(..) | Kind::Message(..) => SizeHint::default(),
         }
     }
+}
+
+/// The trailers of a call that went well; `None` after them.
+fn end(call: &mut CountedCall) -> Option<Frame<Bytes>> {
+    if call.is_counted() {
+        return None;
+    }
+    call.count(Code::Ok);
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    Some(Frame::trailers(trailers))
 }

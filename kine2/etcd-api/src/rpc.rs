@@ -26,6 +26,17 @@ pub(crate) enum RpcService {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rpc(usize);
 
+/// A call that is answered on a way of its own, shorter than that of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frequent {
+    Range,
+    Txn,
+    Put,
+}
+
+/// The first of [`RPCS`].
+const FREQUENT: [Frequent; 3] = [Frequent::Range, Frequent::Txn, Frequent::Put];
+
 /// Service, path, and kind as metrics name it. The most frequent come first.
 const RPCS: [(RpcService, &str, &str); 51] = [
     (RpcService::Kv, "/etcdserverpb.KV/Range", UNARY),
@@ -211,6 +222,11 @@ impl Rpc {
         })
     }
 
+    /// Whether it is one of the calls that clients make all the time.
+    pub(crate) fn frequent(self) -> Option<Frequent> {
+        FREQUENT.get(self.0).copied()
+    }
+
     pub(crate) const fn service(self) -> RpcService {
         RPCS[self.0].0
     }
@@ -334,6 +350,11 @@ mod tests {
         let put = Rpc::of_path("/etcdserverpb.KV/Put").unwrap();
         assert_eq!(put.service(), RpcService::Kv);
         assert_eq!(Rpc::of_path("/etcdserverpb.KV/Get"), None);
+        let frequent = |path| Rpc::of_path(path).unwrap().frequent();
+        assert_eq!(frequent("/etcdserverpb.KV/Range"), Some(Frequent::Range));
+        assert_eq!(frequent("/etcdserverpb.KV/Txn"), Some(Frequent::Txn));
+        assert_eq!(frequent("/etcdserverpb.KV/Put"), Some(Frequent::Put));
+        assert_eq!(frequent("/etcdserverpb.Watch/Watch"), None);
         counters.start(put).count(Code::Ok);
         counters.start(put).count(Code::Unauthenticated);
         drop(counters.start(put));
