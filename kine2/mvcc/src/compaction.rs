@@ -98,9 +98,9 @@ fn walk(
 /// Drops from `entry` what a compaction at `target` frees, and notes it. True if the key itself
 /// can be forgotten.
 fn prune(entry: &mut Entry, target: Revision, freed: &mut Vec<ChangeId>) -> bool {
-    let up_to = entry.older.partition_point(|past| past.id.main <= target);
+    let up_to = entry.older.partition_point(|past| past.id().main <= target);
     if entry.newest.main <= target {
-        freed.extend(entry.older.drain(..).map(|past| past.id));
+        freed.extend(entry.older.drain(..).map(|past| past.id()));
         entry.older = Vec::new();
         // A tombstone at the target itself stays for watchers that start there (`etcd S26`).
         let forget = !entry.is_live() && entry.newest.main < target;
@@ -111,9 +111,9 @@ fn prune(entry: &mut Entry, target: Revision, freed: &mut Vec<ChangeId>) -> bool
     }
     let keeps_last = entry.older[..up_to]
         .last()
-        .is_some_and(|past| !past.tombstone || past.id.main == target);
+        .is_some_and(|past| !past.tombstone || past.id().main == target);
     let gone = up_to - usize::from(keeps_last);
-    freed.extend(entry.older.drain(..gone).map(|past| past.id));
+    freed.extend(entry.older.drain(..gone).map(|past| past.id()));
     entry.older.shrink_to_fit();
     false
 }
@@ -129,10 +129,7 @@ mod tests {
 
     /// A key with changes at these revisions; negative ones are deletes.
     fn key(changes: &[i64]) -> Entry {
-        let past = |n: &i64| Past {
-            id: id(n.abs()),
-            tombstone: *n < 0,
-        };
+        let past = |n: &i64| Past::new(id(n.abs()), *n < 0);
         let (newest, older) = changes.split_last().unwrap();
         Entry {
             key: b"k"[..].into(),
@@ -150,7 +147,7 @@ mod tests {
     fn check(changes: &[i64], target: i64, kept: &[i64]) {
         let (mut entry, mut freed) = (key(changes), Vec::new());
         let forgotten = prune(&mut entry, Revision(target), &mut freed);
-        let mut left: Vec<i64> = entry.older.iter().map(|past| past.id.main.0).collect();
+        let mut left: Vec<i64> = entry.older.iter().map(|past| past.id().main.0).collect();
         if !forgotten {
             left.push(entry.newest.main.0);
         }
@@ -175,10 +172,12 @@ mod tests {
     fn freed_changes_go_out_ascending_over_slices_and_keys() {
         let mut index = Index::default();
         for (name, changes) in [("a", [2, 8, -9]), ("b", [3, 5, 20]), ("c", [4, 6, 7])] {
-            index.insert(Entry {
+            let place = index.seek(name.as_bytes()).unwrap_err();
+            let entry = Entry {
                 key: name.as_bytes().into(),
                 ..key(&changes)
-            });
+            };
+            index.insert_at(place, entry);
         }
         let (mut compaction, mut removed) = (Compaction::default(), Vec::new());
         compaction.start(Revision(10));

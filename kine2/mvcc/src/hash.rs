@@ -117,14 +117,14 @@ impl HashJob {
 fn kept(entry: &Entry, at: Revision, compacted: Revision) -> impl Iterator<Item = ChangeId> {
     let newest = entry.newest_as_past();
     let all = || entry.older.iter().copied().chain([newest]);
-    let base = all().rfind(|past| past.id.main <= compacted);
+    let base = all().rfind(|past| past.id().main <= compacted);
     let base = base
         .filter(|past| !past.tombstone)
-        .filter(|past| past.id.main <= at);
-    let rest = all().filter(move |past| past.id.main > compacted && past.id.main <= at);
+        .filter(|past| past.id().main <= at);
+    let rest = all().filter(move |past| past.id().main > compacted && past.id().main <= at);
     base.into_iter()
         .chain(rest)
-        .map(|past| past.id)
+        .map(|past| past.id())
         .collect::<Vec<_>>()
         .into_iter()
 }

@@ -130,9 +130,9 @@ impl Store {
 /// What a key was before the transaction of a change. A transaction may change a key more than
 /// once; what it made itself is no previous state, and what it created had none (`etcd S36`).
 pub(crate) fn previous_of(entry: &Entry, id: ChangeId, created: bool) -> Previous {
-    let below = entry.older.partition_point(|past| past.id.main < id.main);
+    let below = entry.older.partition_point(|past| past.id().main < id.main);
     match entry.older[..below].last() {
-        Some(past) if !past.tombstone && !created => Previous::Stored(past.id),
+        Some(past) if !past.tombstone && !created => Previous::Stored(past.id()),
         _ => Previous::Absent,
     }
 }

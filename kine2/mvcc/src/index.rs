@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::key_heads::KeyHeads;
 use crate::key_range::KeyRange;
 use crate::record::Record;
 use crate::revision::{ChangeId, Revision};
@@ -23,8 +24,30 @@ pub(crate) type Key = Arc<[u8]>;
 /// A change of a key below its newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Past {
-    pub(crate) id: ChangeId,
+    // A ChangeId taken apart: there are as many of these as updates between two compactions.
+    main: Revision,
+    sub: u32,
     pub(crate) tombstone: bool,
+}
+
+const _: () = assert!(size_of::<Past>() == 16);
+
+impl Past {
+    pub(crate) const fn new(id: ChangeId, tombstone: bool) -> Self {
+        let ChangeId { main, sub } = id;
+        Self {
+            main,
+            sub,
+            tombstone,
+        }
+    }
+
+    pub(crate) const fn id(&self) -> ChangeId {
+        ChangeId {
+            main: self.main,
+            sub: self.sub,
+        }
+    }
 }
 
 /// One key.
@@ -55,10 +78,7 @@ impl Entry {
 
     /// The newest change as history will see it.
     pub(crate) const fn newest_as_past(&self) -> Past {
-        Past {
-            id: self.newest,
-            tombstone: !self.is_live(),
-        }
+        Past::new(self.newest, !self.is_live())
     }
 
     /// The change that a read at `revision` finds; `None` if the key was absent then.
@@ -66,9 +86,9 @@ impl Entry {
         if self.newest.main <= revision {
             return self.is_live().then_some(self.newest);
         }
-        let after = self.older.partition_point(|past| past.id.main <= revision);
+        let after = self.older.partition_point(|past| past.main <= revision);
         let past = self.older[..after].last()?;
-        (!past.tombstone).then_some(past.id)
+        (!past.tombstone).then_some(past.id())
     }
 }
 
@@ -78,14 +98,32 @@ impl Entry {
     reason = "an insert moves pointers, not entries of 150 bytes"
 )]
 struct Chunk {
+    /// Not above its first key, and above the last key of the chunk before.
+    lower: Key,
+    heads: KeyHeads,
     entries: Vec<Box<Entry>>,
     live: usize,
+}
+
+impl Chunk {
+    /// A chunk of these keys, of which there is at least one.
+    #[expect(clippy::vec_box, reason = "as in the chunk")]
+    fn of(entries: Vec<Box<Entry>>) -> Self {
+        Self {
+            lower: Key::clone(&entries[0].key),
+            heads: KeyHeads::of(entries.len(), |at| &entries[at].key),
+            live: entries.iter().filter(|entry| entry.is_live()).count(),
+            entries,
+        }
+    }
 }
 
 /// The keys in order. There is always at least one chunk, and only the sole chunk may be empty.
 #[derive(Debug)]
 pub(crate) struct Index {
     chunks: Vec<Chunk>,
+    /// Of the chunks' lower bounds.
+    lowers: KeyHeads,
     keys: usize,
 }
 
@@ -100,6 +138,7 @@ impl Default for Index {
     fn default() -> Self {
         Self {
             chunks: vec![Chunk::default()],
+            lowers: KeyHeads::of(1, |_| &[]),
             keys: 0,
         }
     }
@@ -147,21 +186,18 @@ impl Index {
         result
     }
 
-    /// Adds a key that is not there.
-    ///
-    /// # Panics
-    /// If it is.
-    pub(crate) fn insert(&mut self, entry: Entry) {
-        let Err(Place {
-            chunk: at,
-            entry: pos,
-        }) = self.seek(&entry.key)
-        else {
-            panic!("the key is in the index already");
-        };
+    /// Adds a key where [`seek`](Self::seek) said it would be put.
+    pub(crate) fn insert_at(&mut self, place: Place, entry: Entry) {
+        let (at, pos) = (place.chunk, place.entry);
+        if self.keys == 0 {
+            // Whatever comes below goes to the first chunk as well.
+            self.chunks[0].lower = Key::clone(&entry.key);
+            self.lowers = KeyHeads::of(1, |_| &entry.key);
+        }
         let chunk = &mut self.chunks[at];
         chunk.live += usize::from(entry.is_live());
         chunk.entries.insert(pos, Box::new(entry));
+        chunk.heads.insert(pos, |at| &chunk.entries[at].key);
         self.keys += 1;
         if chunk.entries.len() > CHUNK_MAX {
             self.split(at);
@@ -179,10 +215,12 @@ impl Index {
         };
         let chunk = &mut self.chunks[at];
         let entry = chunk.entries.remove(pos);
+        chunk.heads.remove(pos);
         chunk.live -= usize::from(entry.is_live());
         self.keys -= 1;
         if chunk.entries.is_empty() && self.chunks.len() > 1 {
             self.chunks.remove(at);
+            self.lowers.remove(at);
         }
     }
 
@@ -258,19 +296,14 @@ impl Index {
     }
 
     /// Where the key is (`Ok`) or would be put (`Err`).
-    fn seek(&self, key: &[u8]) -> Result<Place, Place> {
-        // Chunk 0 also takes what lies before its first key.
-        let chunk = self
-            .chunks
-            .partition_point(|chunk| chunk.entries.first().is_some_and(|e| &e.key[..] <= key))
-            .saturating_sub(1);
-        let found = self.chunks[chunk]
-            .entries
-            .binary_search_by(|e| e.key[..].cmp(key));
-        match found {
-            Ok(entry) => Ok(Place { chunk, entry }),
-            Err(entry) => Err(Place { chunk, entry }),
-        }
+    pub(crate) fn seek(&self, key: &[u8]) -> Result<Place, Place> {
+        let found = self.lowers.search(key, |at| &self.chunks[at].lower);
+        // The first chunk also takes what lies below its bound.
+        let chunk = found.unwrap_or_else(|at| at.saturating_sub(1));
+        let Chunk { heads, entries, .. } = &self.chunks[chunk];
+        let place = |entry| Place { chunk, entry };
+        let found = heads.search(key, |at| &entries[at].key);
+        found.map(place).map_err(place)
     }
 
     /// The half-open span of places `[from, until)` of a range.
@@ -282,14 +315,15 @@ impl Index {
         if range.is_empty() || self.keys == 0 {
             return (end, end);
         }
-        let from = self.lower_bound(&range.start);
+        let (from, found) = match self.seek(&range.start) {
+            Ok(place) => (place, true),
+            Err(place) => (self.normal(place), false),
+        };
         let until = match range.bounds().1 {
             Bound::Unbounded => end,
             Bound::Excluded(key) => self.lower_bound(key),
-            Bound::Included(key) => match self.find(key) {
-                Some(place) => self.after(place),
-                None => from,
-            },
+            Bound::Included(_start) if found => self.after(from),
+            Bound::Included(_start) => from,
         };
         (from, until)
     }
@@ -312,17 +346,15 @@ impl Index {
         } else {
             CHUNK_MAX / 2
         };
-        let chunk = &mut self.chunks[at];
-        let upper = chunk.entries.split_off(cut);
-        let live = upper.iter().filter(|e| e.is_live()).count();
-        chunk.live -= live;
-        self.chunks.insert(
-            at + 1,
-            Chunk {
-                entries: upper,
-                live,
-            },
-        );
+        let mut lower = std::mem::take(&mut self.chunks[at].entries);
+        let upper = lower.split_off(cut);
+        self.chunks[at] = Chunk::of(lower);
+        self.chunks.insert(at + 1, Chunk::of(upper));
+        // Of the lower half as well: the first chunk may have got keys below its bound.
+        self.lowers.remove(at);
+        let key_at = |at: usize| &self.chunks[at].lower[..];
+        self.lowers.insert(at, key_at);
+        self.lowers.insert(at + 1, key_at);
     }
 }
 
@@ -374,14 +406,8 @@ mod tests {
         let mut key = entry(b"k", true);
         key.newest = ChangeId::first_of(Revision(9));
         key.older = vec![
-            Past {
-                id: ChangeId::first_of(Revision(3)),
-                tombstone: false,
-            },
-            Past {
-                id: ChangeId::first_of(Revision(5)),
-                tombstone: true,
-            },
+            Past::new(ChangeId::first_of(Revision(3)), false),
+            Past::new(ChangeId::first_of(Revision(5)), true),
         ];
         let at = |revision| key.at(Revision(revision)).map(|id| id.main.0);
         assert_eq!(
@@ -419,9 +445,9 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Put(key, live) => {
-                        match index.find(&key) {
-                            Some(place) => index.update(place, |e| e.create_revision = i64::from(live)),
-                            None => index.insert(entry(&key, live)),
+                        match index.seek(&key) {
+                            Ok(place) => index.update(place, |e| e.create_revision = i64::from(live)),
+                            Err(place) => index.insert_at(place, entry(&key, live)),
                         }
                         model.insert(key, live);
                     }

@@ -15,6 +15,7 @@ mod event;
 mod hash;
 mod history;
 mod index;
+mod key_heads;
 mod key_range;
 mod lease;
 mod range;

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::revision::{ChangeId, Revision};
 
+/// Slots at the end that are looked at one by one before all are searched.
+const NEWEST_SLOTS: usize = 8;
+
 /// Bounds of the [`Ring`]. Changes the backend lacks are kept beyond them; the node holds writes
 /// back before those grow without end.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +20,8 @@ pub(crate) struct RingBounds {
 
 #[derive(Debug)]
 struct Slot {
+    /// The event's, so that a search does not touch the events.
+    id: ChangeId,
     event: Arc<Event>,
     /// What the change did to the number of live keys: 1, 0 or -1.
     live_delta: i8,
@@ -58,28 +63,25 @@ impl Ring {
 
     /// Adds the next change.
     pub(crate) fn push(&mut self, event: Arc<Event>, live_delta: i8) {
-        debug_assert!(
-            self.slots
-                .back()
-                .is_none_or(|last| last.event.id() < event.id())
-        );
+        debug_assert!(self.slots.back().is_none_or(|last| last.id < event.id()));
         self.bytes += event.memory_bytes();
-        self.slots.push_back(Slot { event, live_delta });
+        self.slots.push_back(Slot {
+            id: event.id(),
+            event,
+            live_delta,
+        });
     }
 
     /// Forgets the oldest transactions while beyond the bounds, up to what the backend has.
     pub(crate) fn trim(&mut self, in_backend: Revision) {
         while self.slots.len() > self.bounds.events_max || self.bytes > self.bounds.bytes_max {
-            let Some(oldest) = self.slots.front().map(|slot| slot.event.id().main) else {
+            let Some(oldest) = self.slots.front().map(|slot| slot.id.main) else {
                 return;
             };
             if oldest > in_backend {
                 return;
             }
-            while let Some(slot) = self
-                .slots
-                .pop_front_if(|slot| slot.event.id().main == oldest)
-            {
+            while let Some(slot) = self.slots.pop_front_if(|slot| slot.id.main == oldest) {
                 self.bytes -= slot.event.memory_bytes();
             }
             self.floor = oldest;
@@ -87,10 +89,7 @@ impl Ring {
     }
 
     pub(crate) fn get(&self, id: ChangeId) -> Option<&Arc<Event>> {
-        let found = self
-            .slots
-            .binary_search_by(|slot| slot.event.id().cmp(&id))
-            .ok()?;
+        let found = self.slots.binary_search_by(|slot| slot.id.cmp(&id)).ok()?;
         Some(&self.slots[found].event)
     }
 
@@ -110,9 +109,14 @@ impl Ring {
     }
 
     fn slots_since(&self, from: Revision) -> impl Iterator<Item = &Slot> {
-        let first = self
-            .slots
-            .partition_point(|slot| slot.event.id().main < from);
+        // Mostly it is the last change that is asked for.
+        let newest = self.slots.iter().rev().take(NEWEST_SLOTS);
+        let newest = newest.take_while(|slot| slot.id.main >= from).count();
+        let first = if newest < NEWEST_SLOTS {
+            self.slots.len() - newest
+        } else {
+            self.slots.partition_point(|slot| slot.id.main < from)
+        };
         self.slots.range(first..)
     }
 }

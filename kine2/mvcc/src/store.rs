@@ -13,7 +13,7 @@ use crate::command::{Alarm, AlarmChange, AlarmKind, Command, Compact, LeaseGrant
 use crate::compaction::Compaction;
 use crate::event::{Event, Previous};
 use crate::history::previous_of;
-use crate::index::{Entry, Index, Key, Past};
+use crate::index::{Entry, Index, Key, Place};
 use crate::key_range::KeyRange;
 use crate::lease::LeaseTable;
 use crate::record::Record;
@@ -290,6 +290,12 @@ impl Store {
         self.batch_bytes + self.taken_bytes
     }
 
+    /// Bytes of records that [`take_batch`](Self::take_batch) would give.
+    #[must_use]
+    pub const fn gathered_bytes(&self) -> usize {
+        self.batch_bytes
+    }
+
     /// Whether [`take_batch`](Self::take_batch) would give something.
     #[must_use]
     pub fn has_batch(&self) -> bool {
@@ -403,22 +409,22 @@ impl Store {
         answered.then_some(alarm).into_iter().collect()
     }
 
-    /// Makes `record` the newest of its key. All changes of the store's keys pass here.
+    /// Makes `record` the newest of its key, which is in the index at `place` (`Ok`) or has to be
+    /// put there (`Err`). All changes of the store's keys pass here.
     pub(crate) fn set(
         &mut self,
+        place: Result<Place, Place>,
         id: ChangeId,
         record: Record,
         create: i64,
         version: i64,
         lease: i64,
     ) {
-        let holder = record.clone();
-        let key = holder.view().key;
         let live = create != 0;
         let cached = live.then(|| record.clone());
         let mut live_delta = i8::from(live);
-        let previous = match self.index.find(key) {
-            Some(place) => {
+        let previous = match place {
+            Ok(place) => {
                 let before = self.index.entry(place);
                 live_delta -= i8::from(before.is_live());
                 let (was_live, was, old_lease) = (before.is_live(), before.newest, before.lease);
@@ -442,10 +448,10 @@ impl Store {
                     None => Previous::Absent,
                 }
             }
-            None => {
-                let key: Key = key.into();
+            Err(place) => {
+                let key: Key = record.view().key.into();
                 self.leases.move_key(&key, 0, lease);
-                self.index.insert(Entry {
+                let entry = Entry {
                     key,
                     newest: id,
                     create_revision: create,
@@ -454,7 +460,8 @@ impl Store {
                     cached,
                     recently_read: false,
                     older: Vec::new(),
-                });
+                };
+                self.index.insert_at(place, entry);
                 Previous::Absent
             }
         };
@@ -500,34 +507,33 @@ impl Store {
                 ));
             }
             last = meta.id;
-            let place = index.find(meta.key);
-            let (key, old_lease) = match place {
-                Some(place) => {
-                    let entry = index.entry(place);
-                    (Key::clone(&entry.key), entry.lease)
+            match index.seek(meta.key) {
+                Ok(place) => {
+                    let before = index.entry(place);
+                    leases.move_key(&Key::clone(&before.key), before.lease, meta.lease);
+                    index.update(place, |entry| {
+                        entry.older.push(entry.newest_as_past());
+                        entry.newest = meta.id;
+                        entry.create_revision = meta.create_revision;
+                        entry.version = meta.version;
+                        entry.lease = meta.lease;
+                    });
                 }
-                None => (meta.key.into(), 0),
-            };
-            leases.move_key(&key, old_lease, meta.lease);
-            let older = place.map(|place| {
-                let entry = index.entry_mut(place);
-                let past: Past = entry.newest_as_past();
-                entry.older.push(past);
-                std::mem::take(&mut entry.older)
-            });
-            let entry = Entry {
-                key,
-                newest: meta.id,
-                create_revision: meta.create_revision,
-                version: meta.version,
-                lease: meta.lease,
-                cached: None,
-                recently_read: false,
-                older: older.unwrap_or_default(),
-            };
-            match place {
-                Some(place) => index.update(place, |there| *there = entry),
-                None => index.insert(entry),
+                Err(place) => {
+                    let key: Key = meta.key.into();
+                    leases.move_key(&key, 0, meta.lease);
+                    let entry = Entry {
+                        key,
+                        newest: meta.id,
+                        create_revision: meta.create_revision,
+                        version: meta.version,
+                        lease: meta.lease,
+                        cached: None,
+                        recently_read: false,
+                        older: Vec::new(),
+                    };
+                    index.insert_at(place, entry);
+                }
             }
         })?;
         if let Some(what) = damage {

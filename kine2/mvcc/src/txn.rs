@@ -215,9 +215,9 @@ impl Store {
 
     fn put(&mut self, writing: &mut Writing, put: &Put) -> Result<PutAnswer, BackendError> {
         self.done.puts += 1;
-        let there = self
-            .index
-            .find(&put.key)
+        let place = self.index.seek(&put.key);
+        let there = place
+            .ok()
             .filter(|place| self.index.entry(*place).is_live());
         let wants_record = put.prev_kv || put.ignore_value;
         let prev = match there {
@@ -247,7 +247,7 @@ impl Store {
             lease,
         }
         .to_record();
-        self.set(id, record, create_revision, version, lease);
+        self.set(place, id, record, create_revision, version, lease);
         Ok(PutAnswer {
             prev: prev.filter(|_| put.prev_kv),
         })
@@ -278,36 +278,44 @@ impl Store {
     fn bury(&mut self, writing: &mut Writing, place: Place) {
         let id = writing.next_id();
         let tombstone = Record::tombstone(&self.index.entry(place).key, id.main.0);
-        self.set(id, tombstone, 0, 0, 0);
+        self.set(Ok(place), id, tombstone, 0, 0, 0);
     }
 
     /// Whether every key of the range stands as asked; a range without keys stands for one absent
     /// key (`etcd S16`).
     fn holds(&mut self, compare: &Compare) -> Result<bool, BackendError> {
         let live = |place: &Place| self.index.entry(*place).is_live();
+        if compare.range.is_single() {
+            let place = self.index.find(&compare.range.start).filter(live);
+            return place.map_or_else(
+                || Ok(holds_for_absent(compare)),
+                |place| self.holds_at(place, compare),
+            );
+        }
         let places: Vec<Place> = self.index.places(&compare.range).filter(live).collect();
         if places.is_empty() {
             return Ok(holds_for_absent(compare));
         }
         for place in places {
-            let entry = self.index.entry(place);
-            let holds = match &compare.operand {
-                Operand::Version(operand) => relates(&entry.version, compare.relation, operand),
-                Operand::Create(operand) => {
-                    relates(&entry.create_revision, compare.relation, operand)
-                }
-                Operand::Mod(operand) => relates(&entry.newest.main.0, compare.relation, operand),
-                Operand::Lease(operand) => relates(&entry.lease, compare.relation, operand),
-                Operand::Value(operand) => {
-                    let record = self.newest_record(place)?;
-                    relates(record.view().value, compare.relation, &operand[..])
-                }
-            };
-            if !holds {
+            if !self.holds_at(place, compare)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    fn holds_at(&mut self, place: Place, compare: &Compare) -> Result<bool, BackendError> {
+        let entry = self.index.entry(place);
+        Ok(match &compare.operand {
+            Operand::Version(operand) => relates(&entry.version, compare.relation, operand),
+            Operand::Create(operand) => relates(&entry.create_revision, compare.relation, operand),
+            Operand::Mod(operand) => relates(&entry.newest.main.0, compare.relation, operand),
+            Operand::Lease(operand) => relates(&entry.lease, compare.relation, operand),
+            Operand::Value(operand) => {
+                let record = self.newest_record(place)?;
+                relates(record.view().value, compare.relation, &operand[..])
+            }
+        })
     }
 }
 
