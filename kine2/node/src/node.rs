@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::lease_clock::{ACTIVATION_GRACE, LeaseClock};
 use crate::output::{LogEntry, Output};
 use crate::queue::{BATCH_ENTRIES_MAX, Queue};
-use crate::saving::{CheckpointBounds, Saving};
+use crate::saving::{CheckpointBounds, SaveBounds, Saving};
 
 /// Leases whose expiry is under way at the same time.
 const EXPIRING_MAX: usize = 500;
@@ -40,6 +40,10 @@ pub struct NodeOptions {
     pub command_bytes_max: usize,
     /// Shortest TTL of a lease; shorter ones are raised to it (`etcd S45`).
     pub lease_ttl_min: Duration,
+    /// Bytes of records that are gathered for the backend before it gets them.
+    pub save_bytes: usize,
+    /// Time after which it gets them in any case.
+    pub save_delay: Duration,
     /// Bytes of records after which the state is checkpointed.
     pub checkpoint_bytes: usize,
     /// Log entries after which it is checkpointed.
@@ -154,6 +158,10 @@ impl<W> Node<W> {
             logged: VecDeque::new(),
             last_index: store.applied().index,
             saving: Saving::new(
+                SaveBounds {
+                    bytes: options.save_bytes,
+                    delay: options.save_delay,
+                },
                 CheckpointBounds {
                     bytes: options.checkpoint_bytes,
                     entries: options.checkpoint_entries,
@@ -583,9 +591,14 @@ impl<W> Node<W> {
         if self.saving.is_checkpoint_due(now, self.store.applied()) {
             return self.start_checkpoint();
         }
-        if let Some(batch) = self.store.take_batch() {
-            self.saving.on_taken(&batch);
-            self.output.state = Some(batch);
+        if self.store.has_batch() {
+            // A slice of a compaction goes at once: the next one waits for it.
+            let due = self.saving.is_save_due(now, self.store.gathered_bytes());
+            if due || self.store.compacting() {
+                let batch = self.store.take_batch().expect("there is one");
+                self.saving.on_taken(&batch);
+                self.output.state = Some(batch);
+            }
         } else if self.saving.is_settling() && self.saving.can_checkpoint() {
             self.start_checkpoint();
         }

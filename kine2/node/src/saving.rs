@@ -7,6 +7,16 @@ use std::time::Duration;
 
 use kine2_mvcc::{Applied, BackendStats, LogPosition, Revision, StateBatch};
 
+/// How much is gathered before the backend gets it: a batch of many changes costs it little more
+/// than one of a few, and rewrites its last block once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SaveBounds {
+    /// Bytes of records.
+    pub(crate) bytes: usize,
+    /// Time since the first of them.
+    pub(crate) delay: Duration,
+}
+
 /// When the state is to be made durable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CheckpointBounds {
@@ -22,6 +32,9 @@ pub(crate) struct CheckpointBounds {
 #[derive(Debug)]
 pub(crate) struct Saving<W> {
     bounds: CheckpointBounds,
+    save_bounds: SaveBounds,
+    /// Since when there is something the backend does not have and has not been given.
+    gathering_since: Option<Duration>,
     /// Size of the backend as it was told last.
     pub(crate) stats: BackendStats,
     /// The batch the backend is applying: its revision and bytes.
@@ -53,9 +66,11 @@ struct Physical<W> {
 }
 
 impl<W> Saving<W> {
-    pub(crate) fn new(bounds: CheckpointBounds, now: Duration) -> Self {
+    pub(crate) fn new(save_bounds: SaveBounds, bounds: CheckpointBounds, now: Duration) -> Self {
         Self {
             bounds,
+            save_bounds,
+            gathering_since: None,
             stats: BackendStats::default(),
             in_flight: None,
             taken: 0,
@@ -90,8 +105,17 @@ impl<W> Saving<W> {
         self.in_flight.is_some()
     }
 
+    /// Whether the backend is to get what was gathered, `bytes` of records, now.
+    pub(crate) fn is_save_due(&mut self, now: Duration, bytes: usize) -> bool {
+        let since = *self.gathering_since.get_or_insert(now);
+        let awaited = self.settling || !self.physical.is_empty();
+        let SaveBounds { bytes: most, delay } = self.save_bounds;
+        self.in_flight.is_none() && (awaited || bytes >= most || now >= since + delay)
+    }
+
     pub(crate) fn on_taken(&mut self, batch: &StateBatch) {
         assert!(self.in_flight.is_none(), "one batch at a time");
+        self.gathering_since = None;
         self.in_flight = Some((batch.revision, batch.record_bytes()));
         self.taken += 1;
     }
@@ -125,10 +149,15 @@ impl<W> Saving<W> {
         !self.checkpointing && self.in_flight.is_none() && self.covered < self.saved
     }
 
-    /// When [`is_checkpoint_due`](Self::is_checkpoint_due) becomes true by time alone.
+    /// When [`is_checkpoint_due`](Self::is_checkpoint_due) or
+    /// [`is_save_due`](Self::is_save_due) becomes true by time alone.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.can_checkpoint()
-            .then(|| self.last_checkpoint_at + self.bounds.interval)
+        let checkpoint = self
+            .can_checkpoint()
+            .then(|| self.last_checkpoint_at + self.bounds.interval);
+        let gathering = self.gathering_since.filter(|_| self.in_flight.is_none());
+        let save = gathering.map(|since| since + self.save_bounds.delay);
+        checkpoint.into_iter().chain(save).min()
     }
 
     pub(crate) const fn start_checkpoint(&mut self) {

@@ -18,6 +18,9 @@ use kine2_node::{Event, LogEntry, Node, NodeOptions, QUEUE_BYTES_MAX};
 /// Records a slice of a compaction frees at most.
 const SLICE_MAX: usize = 200;
 
+/// Bytes of records the backend gets at once.
+const SAVE_BYTES: usize = 64 << 10;
+
 /// A node, a log that is durable when the test says so, and a backend that is as slow as it wants.
 struct Bench {
     node: Node<u32>,
@@ -35,15 +38,20 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::over(Arc::new(MemBackend::default()))
+        Self::over(Arc::new(MemBackend::default()), Duration::ZERO)
+    }
+
+    /// A node that gathers changes for so long before the backend gets them.
+    fn gathering(save_delay: Duration) -> Self {
+        Self::over(Arc::new(MemBackend::default()), save_delay)
     }
 
     /// A node that starts with what this one has saved.
     fn restart(self) -> Self {
-        Self::over(self.backend)
+        Self::over(self.backend, Duration::ZERO)
     }
 
-    fn over(backend: Arc<MemBackend>) -> Self {
+    fn over(backend: Arc<MemBackend>, save_delay: Duration) -> Self {
         let store = Store::open(Arc::clone(&backend) as _, StoreOptions::default()).unwrap();
         let options = NodeOptions {
             member_id: 1,
@@ -52,6 +60,8 @@ impl Bench {
             quota_bytes: 0,
             command_bytes_max: 1 << 20,
             lease_ttl_min: Duration::from_secs(2),
+            save_bytes: SAVE_BYTES,
+            save_delay,
             checkpoint_bytes: 1 << 30,
             checkpoint_entries: u64::MAX,
             checkpoint_interval: Duration::from_secs(3),
@@ -221,6 +231,43 @@ fn leases_beyond_those_under_way_wait_without_waking_the_node() {
         bench.turn();
     }
     assert_eq!(bench.node.store().lease_ttls().count(), 0);
+}
+
+#[test]
+fn changes_are_gathered_for_the_backend() {
+    let delay = Duration::from_millis(200);
+    let mut bench = Bench::gathering(delay);
+    let commit = |bench: &mut Bench, key| {
+        bench.submit(1, put(key));
+        bench.turn();
+        bench.persist();
+        bench.turn();
+    };
+    commit(&mut bench, "a");
+    bench.now += delay / 2;
+    commit(&mut bench, "b");
+    assert!(bench.batch.is_none());
+    assert_eq!(bench.node.next_wake(bench.now), delay);
+    bench.now = delay;
+    bench.turn();
+    let batch = bench.batch.take().expect("the time is over");
+    assert_eq!(batch.changes.len(), 2);
+    bench.batch = Some(batch);
+    bench.save();
+
+    let mut bytes = 0;
+    while bench.batch.is_none() {
+        assert!(bytes < 2 * SAVE_BYTES, "it is not gathered without end");
+        commit(&mut bench, "a");
+        bytes += 20;
+    }
+    bench.save();
+
+    commit(&mut bench, "a");
+    assert!(bench.batch.is_none());
+    bench.node.settle();
+    bench.turn();
+    assert!(bench.batch.is_some(), "a stop does not wait");
 }
 
 #[test]

@@ -23,10 +23,15 @@ use crate::notify::notify;
 
 /// Shortest TTL of a lease: one and a half elections of etcd, rounded up (`etcd S45`).
 const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
+/// Bytes of records the state engine gets at once: sixteen of its blocks.
+const SAVE_BYTES: usize = 256 << 10;
+/// Time after which it gets fewer.
+const SAVE_DELAY: Duration = Duration::from_millis(100);
 /// Log entries after which the state is checkpointed.
 const CHECKPOINT_ENTRIES: u64 = 20_000;
 /// Bytes of records the state engine may lag behind.
 const UNSAVED_BYTES_MAX: usize = 64 << 20;
+const _: () = assert!(SAVE_BYTES < UNSAVED_BYTES_MAX);
 /// How long calls under way have to end at a stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -87,6 +92,8 @@ async fn run(
         quota_bytes: config.quota_bytes,
         command_bytes_max: log.max_payload_bytes(),
         lease_ttl_min: LEASE_TTL_MIN,
+        save_bytes: SAVE_BYTES,
+        save_delay: SAVE_DELAY,
         checkpoint_bytes: config.checkpoint_bytes,
         checkpoint_entries: CHECKPOINT_ENTRIES,
         checkpoint_interval: config.checkpoint_interval,

@@ -132,6 +132,8 @@ mod tests {
             quota_bytes: 0,
             command_bytes_max: 1 << 20,
             lease_ttl_min: Duration::from_secs(2),
+            save_bytes: 1 << 20,
+            save_delay: Duration::ZERO,
             checkpoint_bytes: 1 << 20,
             checkpoint_entries: 100,
             checkpoint_interval: Duration::from_secs(30),
