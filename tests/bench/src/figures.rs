@@ -20,6 +20,9 @@ pub(crate) struct Figures {
     pub(crate) machine: String,
     pub(crate) versions: BTreeMap<Kind, String>,
     pub(crate) window_seconds: f64,
+    /// Rounds that were asked for.
+    #[serde(default)]
+    pub(crate) rounds: usize,
     pub(crate) connections: usize,
     pub(crate) cells: Vec<Measured>,
     pub(crate) restarts: Vec<RestartFigures>,
@@ -72,10 +75,13 @@ pub(crate) struct RestartFigures {
     pub(crate) round: usize,
     pub(crate) keys: usize,
     pub(crate) server: Kind,
-    /// Ended by SIGKILL before, rather than by SIGTERM.
+    /// Ended before by SIGKILL among updates, rather than by SIGTERM.
     pub(crate) killed: bool,
     /// From exec to the first answer of a linearizable Range.
     pub(crate) first_answer_ms: f64,
+    /// Processor time until then: what others do on the machine hardly changes it.
+    #[serde(default)]
+    pub(crate) cpu_ms: f64,
     /// At that answer.
     pub(crate) rss_bytes: u64,
     /// 10 seconds later.
@@ -93,6 +99,7 @@ impl Figures {
             machine: machine(),
             versions,
             window_seconds: plan.window.as_secs_f64(),
+            rounds: plan.rounds,
             connections: plan.connections,
             cells: Vec::new(),
             restarts: Vec::new(),

@@ -16,6 +16,9 @@ use crate::report;
 use crate::restart;
 use crate::servers::{CLIENT_CORE, Kind, Program, Server};
 
+/// Starts take long and hardly differ between rounds.
+const RESTART_ROUNDS_MAX: usize = 3;
+
 /// Builds, measures, prints and keeps everything that was asked for.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let plan = options.plan()?;
@@ -40,7 +43,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
                 figures.write(&out)?;
             }
         }
-        if plan.restart {
+        if plan.restart && round <= RESTART_ROUNDS_MAX {
             run_restarts(&plan, &programs, options, round, &mut figures)?;
             figures.write(&out)?;
         }

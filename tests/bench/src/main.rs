@@ -1,4 +1,4 @@
-//! kine2 beside etcd and kine: one command, one run, figures and ratios. README.md has the method.
+//! kine2 beside etcd and kine: one command, one run, figures and ratios. docs/benchmarks.md has the method.
 
 #![expect(
     clippy::print_stdout,

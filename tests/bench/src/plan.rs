@@ -25,6 +25,29 @@ const QUICK: [&str; 6] = [
     "mixed-64",
     "watch-100",
 ];
+/// What `--only verdict` measures: what the aims are about.
+const VERDICT: [&str; 19] = [
+    "update-1",
+    "update-16",
+    "update-64",
+    "update-256",
+    "create-16",
+    "create-64",
+    "create-256",
+    "get-16",
+    "get-64",
+    "get-256",
+    "list-16",
+    "list-64",
+    "list-256",
+    "mixed-16",
+    "mixed-64",
+    "mixed-256",
+    "watch-100",
+    "watch-1000",
+    RESTART,
+];
+const RESTART: &str = "restart";
 const QUICK_WINDOW: Duration = Duration::from_secs(2);
 
 /// Compares servers of the etcd API in turn, on the same disk: servers on core 0, clients on
@@ -38,8 +61,8 @@ pub(crate) struct Options {
     /// Seconds of each load that count.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) seconds: f64,
-    /// Loads (create, update, get, list, mixed, watch, lease), cells such as update-64, and
-    /// restart; all if none.
+    /// Loads (create, update, get, list, mixed, watch, lease), cells such as update-64, restart,
+    /// and verdict for those that kine2's aims are about; all if none.
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Servers: kine2, etcd, kine, and echo, which answers without doing anything: the ceiling of
@@ -67,7 +90,7 @@ pub(crate) struct Options {
     /// File for all figures; figures.json in that directory if none.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
-    /// Prints the tables of such a file and measures nothing.
+    /// Prints the tables of such a file, in Markdown, and measures nothing.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
     /// Serves the echo.
@@ -78,21 +101,24 @@ pub(crate) struct Options {
 impl Options {
     /// What these options ask for.
     pub(crate) fn plan(&self) -> anyhow::Result<Plan> {
-        let quick = QUICK.map(str::to_owned);
-        let only = if self.quick && self.only.is_empty() {
-            &quick
+        let only: Vec<&str> = if self.quick && self.only.is_empty() {
+            QUICK.to_vec()
         } else {
-            &self.only[..]
+            let named = self.only.iter().flat_map(|name| match &name[..] {
+                "verdict" => VERDICT.to_vec(),
+                name => vec![name],
+            });
+            named.collect()
         };
         let mut all: Vec<Cell> = Cell::all().collect();
         let mut restart = only.is_empty();
         if !only.is_empty() {
-            for name in only {
+            for name in &only {
                 let known = all.iter().any(|cell| cell.is_named(name));
-                restart |= name == "restart";
+                restart |= *name == RESTART;
                 ensure!(
-                    known || name == "restart",
-                    "there is no load {name}: choose of restart, {}",
+                    known || *name == RESTART,
+                    "there is no load {name}: choose of verdict, restart, {}",
                     all.iter()
                         .map(Cell::to_string)
                         .collect::<Vec<_>>()

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 use crate::grpc::Connection;
 use crate::keys;
 use crate::plan::Load;
-use crate::process::pin;
+use crate::process::{Usage, pin};
 use crate::requests::{self, Method};
 
 /// The core servers run on.
@@ -82,12 +82,12 @@ impl Program {
                 (path, version)
             }
             (Kind::Etcd, _) => {
-                let path = build_go("tests/conformance/etcd", "etcd-one")?;
+                let path = build_go("tests/conformance/etcd", "etcd-one", Cgo::Off)?;
                 let version = module_version(&path, "go.etcd.io/etcd/server/v3")?;
                 (path, version)
             }
             (Kind::Kine, _) => {
-                let path = build_go("tests/bench/kine", "kine")?;
+                let path = build_go("tests/bench/kine", "kine", Cgo::On)?;
                 let version = module_version(&path, "github.com/k3s-io/kine")?;
                 (path, format!("{version}, SQLite with synchronous=FULL"))
             }
@@ -133,6 +133,8 @@ pub(crate) struct Server {
     pub(crate) pid: u32,
     /// From exec to the first answer of a linearizable Range.
     pub(crate) started_in: Duration,
+    /// Processor time it had used then.
+    pub(crate) start_cpu: Duration,
 }
 
 impl Server {
@@ -168,11 +170,13 @@ impl Server {
             address,
             pid,
             started_in: Duration::ZERO,
+            start_cpu: Duration::ZERO,
         };
         server.wait_until_it_answers().with_context(|| {
             format!("start {}, see {}", program.kind.name(), log_path.display())
         })?;
         server.started_in = begun.elapsed();
+        server.start_cpu = Usage::of(pid)?.cpu;
         Ok(server)
     }
 
@@ -233,7 +237,16 @@ async fn ask(address: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn build_go(source: &str, name: &str) -> anyhow::Result<PathBuf> {
+/// Whether a Go program contains C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cgo {
+    /// As etcd is released.
+    Off,
+    /// For SQLite, as in K3s; kine's driver without C is slower.
+    On,
+}
+
+fn build_go(source: &str, name: &str, cgo: Cgo) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(BIN)?;
     let path = Path::new(BIN).canonicalize()?.join(name);
     let mut command = Command::new("go");
@@ -241,8 +254,8 @@ fn build_go(source: &str, name: &str) -> anyhow::Result<PathBuf> {
         .args(["build", "-C", source, "-trimpath", "-o"])
         .arg(&path)
         .arg(".");
-    // SQLite is C, as in K3s; kine's driver without it is slower.
-    run(command.env("CGO_ENABLED", "1"))?;
+    let cgo = if cgo == Cgo::On { "1" } else { "0" };
+    run(command.env("CGO_ENABLED", cgo).env("GOFLAGS", "-mod=mod"))?;
     Ok(path)
 }
 
