@@ -4,7 +4,7 @@
 //! there from before the engine is opened until the first checkpoint, and comes back when damage is
 //! found later. An open that finds it checks everything. So a state that stops the program is
 //! looked at closely by the next start, and one that stopped it twice while it was opened counts as
-//! damaged. The file is not synced: it has to outlive the process, not the machine.
+//! damaged, unless nothing could replace it: the program may have been killed. The file is not synced: it has to outlive the process, not the machine.
 //!
 //! `promised` holds the log entry of the last checkpoint, synced. An engine that finds its newest
 //! pages damaged may open at an older state without a word; the promise tells. The formats are in
@@ -44,7 +44,7 @@ enum Standing {
 
 impl Unproven {
     /// Marks the state in `dir` before it is opened.
-    pub(crate) fn mark(dir: &Path) -> Result<Self, BackendError> {
+    pub(crate) fn mark(dir: &Path, unfinished_is_damage: bool) -> Result<Self, BackendError> {
         let path = dir.join(UNPROVEN);
         let unfinished = match fs::read(&path) {
             // A mark that does not parse is one that was being written.
@@ -53,7 +53,7 @@ impl Unproven {
             Err(error) => return Err(error.into()),
         };
         let begun = unfinished.unwrap_or(0);
-        if begun >= UNFINISHED_MAX {
+        if unfinished_is_damage && begun >= UNFINISHED_MAX {
             // If it cannot be built again, the start after this one tries it once more: what
             // stopped the program may have been something else.
             fs::write(&path, "0")?;
@@ -61,7 +61,7 @@ impl Unproven {
                 "the program stopped {begun} times while it opened it"
             )));
         }
-        fs::write(&path, (begun + 1).to_string())?;
+        fs::write(&path, begun.saturating_add(1).to_string())?;
         Ok(Self {
             path,
             found: unfinished.is_some(),
@@ -234,21 +234,24 @@ mod tests {
     fn a_state_that_may_be_sound_is_not_refused_for_good() {
         let dir = tempfile::tempdir().unwrap();
         for unfinished in [false, true] {
-            assert_eq!(Unproven::mark(dir.path()).unwrap().found(), unfinished);
+            assert_eq!(
+                Unproven::mark(dir.path(), true).unwrap().found(),
+                unfinished
+            );
         }
-        assert!(Unproven::mark(dir.path()).is_err());
-        assert!(Unproven::mark(dir.path()).unwrap().found());
+        assert!(Unproven::mark(dir.path(), true).is_err());
+        assert!(Unproven::mark(dir.path(), true).unwrap().found());
     }
 
     #[test]
     fn doubt_outlives_a_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let mut mark = Unproven::mark(dir.path()).unwrap();
+        let mut mark = Unproven::mark(dir.path(), true).unwrap();
         mark.opened().unwrap();
         mark.prove().unwrap();
         assert!(!dir.path().join(UNPROVEN).exists());
         mark.doubt();
         mark.prove().unwrap();
-        assert!(Unproven::mark(dir.path()).unwrap().found());
+        assert!(Unproven::mark(dir.path(), true).unwrap().found());
     }
 }

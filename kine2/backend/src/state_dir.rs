@@ -29,6 +29,10 @@ pub struct Options {
     pub engine: EngineKind,
     /// Bytes of pages the engine keeps in memory.
     pub cache_bytes: usize,
+    /// Whether a state counts as damaged that the program did not come to the end of opening, again
+    /// and again. Right where it can be built again: an engine may have panicked on it. Wrong where
+    /// it cannot: the program may have been killed each time.
+    pub unfinished_is_damage: bool,
 }
 
 impl Options {
@@ -41,6 +45,7 @@ impl Default for Options {
         Self {
             engine: EngineKind::Redb,
             cache_bytes: Self::CACHE_BYTES,
+            unfinished_is_damage: true,
         }
     }
 }
@@ -116,10 +121,15 @@ impl FromStr for EngineKind {
 /// fails, another process has it open, or it is of an engine this build lacks.
 pub fn open(dir: &Path, options: &Options) -> Result<Arc<dyn Backend>, BackendError> {
     create_dir(dir)?;
-    let unproven = Unproven::mark(dir)?;
+    let unproven = Unproven::mark(dir, options.unfinished_is_damage)?;
     let opened = open_marked(dir, options, unproven.found());
     unproven.opened()?;
-    Ok(match opened? {
+    let opened = opened?;
+    // What this process sees may be the work of one that was killed before it had made the names
+    // durable: a state renamed into place must not go back to an older one, or to none, once the
+    // log is cut.
+    sync(dir)?;
+    Ok(match opened {
         Opened::Redb(store) => Arc::new(Kept::new(store, dir, unproven)?),
         #[cfg(feature = "sled")]
         Opened::Sled(store) => Arc::new(Kept::new(store, dir, unproven)?),
@@ -246,10 +256,8 @@ fn convert(
     remove(&building)
 }
 
+/// Makes the directory if it is not there; durable on return, whoever made it.
 fn create_dir(dir: &Path) -> Result<(), BackendError> {
-    if dir.try_exists()? {
-        return Ok(());
-    }
     fs::create_dir_all(dir)?;
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     sync(parent.unwrap_or_else(|| Path::new(".")))

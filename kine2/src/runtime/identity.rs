@@ -45,7 +45,11 @@ impl NodeIdentity {
     pub(super) fn load_or_create(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE);
         match fs::symlink_metadata(&path) {
-            Ok(_) => Self::load(data_dir),
+            Ok(_) => {
+                // Who wrote it may have been killed before its name was durable.
+                sync(data_dir).with_context(|| format!("flush {}", data_dir.display()))?;
+                Self::load(data_dir)
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let identity = Self {
                     cluster_id: random_id()?,
@@ -58,6 +62,11 @@ impl NodeIdentity {
             }
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         }
+    }
+
+    /// Whether a data directory has one.
+    pub(super) fn is_in(data_dir: &Path) -> bool {
+        data_dir.join(FILE).exists()
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
@@ -97,9 +106,13 @@ impl NodeIdentity {
         )?;
         file.sync_all()?;
         fs::rename(&draft, data_dir.join(FILE))?;
-        File::open(data_dir)?.sync_all()?;
-        Ok(())
+        sync(data_dir)
     }
+}
+
+/// Makes the names in a directory durable.
+fn sync(dir: &Path) -> anyhow::Result<()> {
+    Ok(File::open(dir)?.sync_all()?)
 }
 
 /// A random number that is positive as a signed one too: some clients print ids as such.

@@ -1,5 +1,7 @@
 //! Opening a data directory: the log, the state, and the state brought up to the log.
 
+use std::fs::File;
+use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +17,10 @@ use super::identity::{NodeIdentity, random_id};
 use super::log_thread::Log;
 use super::shared::Waiter;
 
+/// The log within the data directory.
+pub(super) const LOG_DIR: &str = "store/wal";
+/// The state within the data directory.
+pub(super) const STATE_DIR: &str = "store/state";
 /// Bytes of log read at once when the state is brought up to it.
 const REPLAY_BYTES: usize = 4 << 20;
 /// Epoch of a node that has never had a peer (`repl section 10`, bootstrap).
@@ -46,16 +52,19 @@ pub(super) struct Opened {
 /// If the directory is in use, unreadable or damaged; says what can be done.
 pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
     let data_dir = &options.data_dir;
-    std::fs::create_dir_all(data_dir)
+    let log_dir = data_dir.join(LOG_DIR);
+    std::fs::create_dir_all(&log_dir)
         .with_context(|| format!("make the data directory {}", data_dir.display()))?;
-    let (mut log, recovery) = open_log(&data_dir.join("store/wal"), options.segment_bytes)?;
+    let (mut log, recovery) = open_log(&log_dir, options.segment_bytes)?;
+    sync_names(data_dir, &log_dir)
+        .with_context(|| format!("make the name of {} durable", data_dir.display()))?;
     // The identity is durable before the first start notes its run in the log.
     let identity = if recovery.hard_state.is_none() {
         NodeIdentity::load_or_create(data_dir)?
     } else {
         NodeIdentity::load(data_dir)?
     };
-    let state_dir = data_dir.join("store/state");
+    let state_dir = data_dir.join(STATE_DIR);
     let (backend, store) = open_state(&state_dir, options, &log, &recovery)?;
     let term = next_term(&recovery)?;
     // A node never goes on in a run that it may have used before it stopped (`repl A5`).
@@ -69,6 +78,28 @@ pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
         store,
         term,
     })
+}
+
+/// Makes the names on the way to the log durable: else a power cut takes all that is synced below
+/// them. Whoever made them may have been killed before it came to that, so directories that are
+/// there already count too; those above the data directory until it has an identity, which comes
+/// after this.
+fn sync_names(data_dir: &Path, log_dir: &Path) -> std::io::Result<()> {
+    let log_dir = std::path::absolute(log_dir)?;
+    let data_dir = std::path::absolute(data_dir)?;
+    let is_new = !NodeIdentity::is_in(&data_dir);
+    for dir in log_dir.ancestors().skip(1) {
+        if !is_new && !dir.starts_with(&data_dir) && data_dir.parent() != Some(dir) {
+            break;
+        }
+        match File::open(dir).and_then(|dir| dir.sync_all()) {
+            // We cannot have made what lies in a directory that we must not read or that cannot
+            // be written.
+            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 fn open_log(dir: &Path, segment_bytes: u64) -> anyhow::Result<(Log, Recovery)> {
@@ -102,13 +133,20 @@ fn open_state(
     log: &Log,
     recovery: &Recovery,
 ) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
+    let first = recovery.base.index.next();
+    let options = &OpenOptions {
+        backend: BackendOptions {
+            unfinished_is_damage: first == LogIndex(1),
+            ..options.backend
+        },
+        ..options.clone()
+    };
     match try_open_state(dir, options, log) {
         Ok(opened) => Ok(opened),
         Err(error) if !is_damage(&error) => {
             Err(error.context(format!("open the state in {}", dir.display())))
         }
         Err(error) => {
-            let first = recovery.base.index.next();
             if first > LogIndex(1) {
                 return Err(error.context(format!(
                     "the state in {} cannot be rebuilt, since the log begins with entry {first}; \

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kine2_backend::{Backend, EngineKind, destroy, open};
+use kine2_backend::{Backend, EngineKind, Options, destroy, open};
 use kine2_mvcc::BackendError;
 
 use crate::common::{Model, Random, Sizes, Workload};
@@ -166,6 +166,14 @@ fn a_state_that_kills_its_opener_counts_as_damaged() {
     fs::write(subject.path().join("unproven"), "2").unwrap();
     let error = open(subject.path(), &options(EngineKind::Redb)).unwrap_err();
     assert!(matches!(error, BackendError::Damaged(_)), "{error}");
+    // Where nothing can replace it, it is opened and checked all the same.
+    let irreplaceable = Options {
+        unfinished_is_damage: false,
+        ..options(EngineKind::Redb)
+    };
+    let backend = open(subject.path(), &irreplaceable).unwrap();
+    model.check(&*backend);
+    drop(backend);
     destroy(subject.path()).unwrap();
     open(subject.path(), &options(EngineKind::Redb)).unwrap();
 }

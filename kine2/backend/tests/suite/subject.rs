@@ -114,5 +114,6 @@ pub(crate) fn options(engine: EngineKind) -> Options {
     Options {
         engine,
         cache_bytes: 256 << 10,
+        ..Options::default()
     }
 }
