@@ -249,6 +249,15 @@ impl<W> Node<W> {
         self.queue.is_empty() && self.logged.is_empty() && self.saving.is_settled()
     }
 
+    /// Forgets all who wait for an answer, dropping them: a disk has failed, and the node must not
+    /// be used any more.
+    pub fn abandon(&mut self) {
+        self.queue = Queue::new();
+        self.logged.clear();
+        self.saving.forget_waiters();
+        self.output = Output::default();
+    }
+
     /// Whether a client's command must be refused because too much is waiting.
     #[must_use]
     pub fn is_overloaded(&self) -> bool {

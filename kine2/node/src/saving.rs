@@ -86,6 +86,11 @@ impl<W> Saving<W> {
         }
     }
 
+    /// Drops those who wait for a compaction.
+    pub(crate) fn forget_waiters(&mut self) {
+        self.physical.clear();
+    }
+
     /// From now on everything is made durable as soon as it can be.
     pub(crate) const fn settle(&mut self) {
         self.settling = true;

@@ -36,6 +36,25 @@ struct Bench {
     cuts: Vec<u64>,
 }
 
+fn options(save_delay: Duration) -> NodeOptions {
+    NodeOptions {
+        member_id: 1,
+        epoch: 1,
+        run: 1,
+        quota_bytes: 0,
+        command_bytes_max: 1 << 20,
+        lease_ttl_min: Duration::from_secs(2),
+        save_bytes: SAVE_BYTES,
+        save_delay,
+        checkpoint_bytes: 1 << 30,
+        checkpoint_entries: u64::MAX,
+        checkpoint_interval: Duration::from_secs(3),
+        unsaved_bytes_max: 64 << 20,
+        watch: WatchOptions::default(),
+        seed: 1,
+    }
+}
+
 impl Bench {
     fn new() -> Self {
         Self::over(Arc::new(MemBackend::default()), Duration::ZERO)
@@ -53,24 +72,8 @@ impl Bench {
 
     fn over(backend: Arc<MemBackend>, save_delay: Duration) -> Self {
         let store = Store::open(Arc::clone(&backend) as _, StoreOptions::default()).unwrap();
-        let options = NodeOptions {
-            member_id: 1,
-            epoch: 1,
-            run: 1,
-            quota_bytes: 0,
-            command_bytes_max: 1 << 20,
-            lease_ttl_min: Duration::from_secs(2),
-            save_bytes: SAVE_BYTES,
-            save_delay,
-            checkpoint_bytes: 1 << 30,
-            checkpoint_entries: u64::MAX,
-            checkpoint_interval: Duration::from_secs(3),
-            unsaved_bytes_max: 64 << 20,
-            watch: WatchOptions::default(),
-            seed: 1,
-        };
         Self {
-            node: Node::new(options, store, Duration::ZERO),
+            node: Node::new(options(save_delay), store, Duration::ZERO),
             backend,
             now: Duration::ZERO,
             logging: 0,
@@ -346,6 +349,27 @@ fn a_stuck_backend_finds_no_heap_of_removals_and_the_node_does_not_spin() {
     }
     bench.turn();
     assert!(bench.answered(5_000));
+}
+
+/// A client waited for the whole drain of the server for an answer that could not come any more.
+#[test]
+fn who_waits_is_dropped_when_a_disk_has_failed() {
+    let waiting = Arc::new(());
+    let mut node = Node::new(
+        options(Duration::ZERO),
+        Store::open(Arc::new(MemBackend::default()), StoreOptions::default()).unwrap(),
+        Duration::ZERO,
+    );
+    for key in ["logged", "queued"] {
+        let waiter = Arc::clone(&waiting);
+        let command = put(key);
+        node.apply(Duration::ZERO, Event::Submit { command, waiter })
+            .unwrap();
+        node.take_output(Duration::ZERO);
+    }
+    assert_eq!(Arc::strong_count(&waiting), 3);
+    node.abandon();
+    assert_eq!(Arc::strong_count(&waiting), 1);
 }
 
 #[test]

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use kine2_mvcc::{Alarm, AlarmKind};
 use kine2_node::Event;
 use tracing::{error, info, warn};
 
 use super::log_thread::LogThread;
+use super::open::{LOG_DIR, STATE_DIR};
 use super::shared::{Finished, Shared};
 use super::state_thread::StateThread;
 
@@ -92,19 +93,29 @@ fn tell_alarms(told: &mut BTreeSet<Alarm>, alarms: &BTreeSet<Alarm>) {
 }
 
 fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<()> {
+    let (log, state) = (
+        shared.data_dir.join(LOG_DIR),
+        shared.data_dir.join(STATE_DIR),
+    );
+    let (log, state) = (log.display(), state.display());
+    // The errors name their causes themselves; what they do not know is the directory.
     let event = match finished {
         Finished::Logged(result) => {
-            result.context("write the log")?;
+            result.map_err(|error| anyhow!("write the log in {log}: {error}"))?;
             Event::Persisted
         }
-        Finished::Saved(result) => Event::Saved(result.context("write the state")?),
+        Finished::Saved(result) => {
+            let saved = result.map_err(|error| anyhow!("write the state in {state}: {error}"));
+            Event::Saved(saved?)
+        }
         Finished::Sized(result) => {
-            let stats = result.context("measure the state")?;
+            let stats = result.map_err(|error| anyhow!("measure the state in {state}: {error}"))?;
             shared.node.lock().set_state_bytes(stats);
             return Ok(());
         }
         Finished::Checkpointed(result) => {
-            Event::Checkpointed(result.context("checkpoint the state")?)
+            let made = result.map_err(|error| anyhow!("checkpoint the state in {state}: {error}"));
+            Event::Checkpointed(made?)
         }
     };
     shared.node.lock().apply(now, event)?;

@@ -107,7 +107,7 @@ async fn run(
     };
     let mut node = Node::new(options, store, now);
     node.set_state_bytes(backend.stats()?);
-    let shared = Arc::new(Shared::new(node, started));
+    let shared = Arc::new(Shared::new(node, config.data_dir.clone(), started));
     let metrics = Arc::new(RuntimeMetrics::default());
     let log = LogThread::spawn(log, Arc::clone(&shared), Arc::clone(&metrics))
         .context("start the log thread")?;
@@ -165,6 +165,8 @@ async fn run(
             }
             Err(failure) => {
                 error!("{failure:#}; nothing more is served");
+                // Who waits for an answer learns at once that none comes.
+                shared.node.lock().abandon();
                 serving.await;
                 Err(failure)
             }

@@ -1,6 +1,7 @@
 //! What the driver, the services and the two disk threads share.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub(super) enum Finished {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) node: Mutex<Node<Waiter>>,
+    /// For messages.
+    pub(super) data_dir: PathBuf,
     finished: Mutex<Vec<Finished>>,
     wake: Notify,
     streams: Mutex<BTreeMap<StreamId, Arc<Notify>>>,
@@ -42,9 +45,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(node: Node<Waiter>, started: Instant) -> Self {
+    pub(super) fn new(node: Node<Waiter>, data_dir: PathBuf, started: Instant) -> Self {
         Self {
             node: Mutex::new(node),
+            data_dir,
             finished: Mutex::new(Vec::new()),
             wake: Notify::new(),
             streams: Mutex::new(BTreeMap::new()),

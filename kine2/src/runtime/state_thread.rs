@@ -142,7 +142,7 @@ mod tests {
             seed: 1,
         };
         let node = Node::new(options, store, Duration::ZERO);
-        Arc::new(Shared::new(node, Instant::now()))
+        Arc::new(Shared::new(node, std::path::PathBuf::new(), Instant::now()))
     }
 
     #[test]
