@@ -1,0 +1,116 @@
+//! Disks that are full or cannot be written.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use tonic::Status;
+
+use super::disk::repeat;
+use super::{Case, Depth, ends_with};
+use crate::rng::Rng;
+
+const FULL: &str = "No space left";
+
+pub(super) async fn log_runs_out_of_space(depth: Depth, rng: Rng) -> anyhow::Result<String> {
+    repeat(depth, rng, "write,log", 60, "enospc", &["wal", FULL]).await
+}
+
+pub(super) async fn state_runs_out_of_space(depth: Depth, rng: Rng) -> anyhow::Result<String> {
+    repeat(depth, rng, "write,state", 60, "enospc", &["state", FULL]).await
+}
+
+/// A file system of this size in memory, gone when dropped.
+struct Tmpfs<'p>(&'p Path);
+
+impl<'p> Tmpfs<'p> {
+    /// `None` where mounting is not allowed.
+    fn mount(path: &'p Path, options: &str) -> anyhow::Result<Option<Self>> {
+        let options = std::ffi::CString::new(options)?;
+        match mount("kine2-crash", path, "tmpfs", MountFlags::empty(), &*options) {
+            Ok(()) => Ok(Some(Self(path))),
+            Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => Ok(None),
+            Err(error) => Err(error).context("mount a tmpfs"),
+        }
+    }
+
+    fn remount(&self, flags: MountFlags, options: &str) -> anyhow::Result<()> {
+        mount_remount(self.0, flags, options).context("mount the tmpfs anew")
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let _ = unmount(self.0, UnmountFlags::DETACH);
+    }
+}
+
+const NO_MOUNTS: &str = "passed over: mounting needs root; the shim's scenarios cover it";
+
+/// A real file system is filled, first by writes, then so far that a start has no room either.
+pub(super) async fn file_system_is_full(depth: Depth, _: Rng) -> anyhow::Result<String> {
+    let sizes: &[u64] = if depth == Depth::Short {
+        &[9]
+    } else {
+        &[5, 6, 7, 8, 9, 11, 13, 16, 20]
+    };
+    let mut acknowledged = 0;
+    let mut last = String::new();
+    for mib in sizes {
+        let mut case = Case::new(8_000)?;
+        let root = case.shim.root.clone();
+        let Some(tmpfs) = Tmpfs::mount(&root, &format!("size={mib}m"))? else {
+            return Ok(NO_MOUNTS.to_owned());
+        };
+        let (server, client) = case.plain.start().await?;
+        let written = case.ledger.write(&client, 10_000, 8).await;
+        ensure!(written.is_err(), "{mib} MiB held 80 MB");
+        drop(client);
+        last = ends_with(server, &[FULL]).await?;
+        acknowledged += case.ledger.done.len();
+        // Without room it may start or not, but it must not harm what is there.
+        if let Ok((server, client)) = case.plain.start().await {
+            match case.ledger.check(&client).await {
+                Ok(()) => server.kill().await?,
+                // It met the full disk after it had begun to serve.
+                Err(error) if error.downcast_ref::<Status>().is_some() => {
+                    ends_with(server, &[FULL]).await.map(drop)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        tmpfs.remount(MountFlags::empty(), &format!("size={}m", mib + 40))?;
+        case.check_after()
+            .await
+            .with_context(|| format!("{mib} MiB"))?;
+    }
+    Ok(format!(
+        "{} sizes, {acknowledged} writes kept; {last}",
+        sizes.len()
+    ))
+}
+
+/// Nothing can be written: the start says which file.
+pub(super) async fn file_system_is_read_only(_: Depth, _: Rng) -> anyhow::Result<String> {
+    let mut case = Case::new(100)?;
+    let root = case.shim.root.clone();
+    let tmpfs = Tmpfs::mount(&root, "size=64m")?;
+    let (server, client) = case.plain.start().await?;
+    case.ledger.write(&client, 50, 4).await?;
+    drop(client);
+    server.stop().await?;
+    let last = if let Some(tmpfs) = &tmpfs {
+        tmpfs.remount(MountFlags::RDONLY, "")?;
+        let server = case.plain.spawn()?;
+        let last = ends_with(server, &["data", "Read-only"]).await?;
+        tmpfs.remount(MountFlags::empty(), "")?;
+        last
+    } else {
+        let rules = "open,any,1,0,erofs;name,any,1,0,erofs";
+        let launch = case.shim.fail(case.plain.clone(), rules)?;
+        case.shim.arm()?;
+        ends_with(launch.spawn()?, &["data", "Read-only"]).await?
+    };
+    case.check_after().await?;
+    Ok(last)
+}
