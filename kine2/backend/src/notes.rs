@@ -4,7 +4,8 @@
 //! there from before the engine is opened until the first checkpoint, and comes back when damage is
 //! found later. An open that finds it checks everything. So a state that stops the program is
 //! looked at closely by the next start, and one that stopped it twice while it was opened counts as
-//! damaged, unless nothing could replace it: the program may have been killed. The file is not synced: it has to outlive the process, not the machine.
+//! damaged, unless nothing could replace it: the program may have been killed. The file is not
+//! synced: it has to outlive the process, not the machine.
 //!
 //! `promised` holds the log entry of the last checkpoint, synced. An engine that finds its newest
 //! pages damaged may open at an older state without a word; the promise tells. The formats are in
