@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -25,6 +26,8 @@ pub(crate) struct GatheredIo<S>(Arc<Mutex<Gathered<S>>>);
 #[derive(Debug)]
 struct Gathered<S> {
     io: S,
+    /// Bytes that were read ahead and are to be given out first.
+    first: Bytes,
     waiting: Vec<u8>,
     /// Bytes at the front of `waiting` that are written already.
     written: usize,
@@ -39,9 +42,11 @@ impl<S> Clone for GatheredIo<S> {
 }
 
 impl<S: AsyncWrite + Unpin> GatheredIo<S> {
-    pub(crate) fn new(io: S) -> Self {
+    /// `first` was read from `io` already.
+    pub(crate) fn new(io: S, first: Vec<u8>) -> Self {
         Self(Arc::new(Mutex::new(Gathered {
             io,
+            first: first.into(),
             waiting: Vec::new(),
             written: 0,
             unflushed: false,
@@ -108,7 +113,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for GatheredIo<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().io).poll_read(context, buffer)
+        let mut gathered = self.0.lock();
+        if gathered.first.is_empty() {
+            return Pin::new(&mut gathered.io).poll_read(context, buffer);
+        }
+        let count = gathered.first.len().min(buffer.remaining());
+        buffer.put_slice(&gathered.first.split_to(count));
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -13,6 +13,7 @@ mod dispatch;
 mod election;
 mod errors;
 mod exposition;
+mod first_bytes;
 pub mod fuzz;
 mod gathered_io;
 mod health;

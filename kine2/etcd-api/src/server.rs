@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::answer_budget::AnswerBudget;
 use crate::dispatch::Dispatch;
+use crate::first_bytes::hear;
 use crate::gathered_io::GatheredIo;
 use crate::listener::{Connection, ListenUrl, Listener};
 use crate::member::Member;
@@ -39,7 +40,7 @@ const HANDSHAKES_MAX: usize = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after an accept that failed for want of files or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// An HTTP/1.1 client has this long for the head of a request.
+/// An HTTP/1.1 client has this long for the head of a request, the wait between two of them included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often HTTP/2 clients are asked whether they are still there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
@@ -299,7 +300,18 @@ impl<M: Member> Served<M> {
         }
     }
 
-    async fn http(&mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn http(&mut self, mut io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let first = tokio::select! {
+            () = self.stop.stopped() => return,
+            first = hear(&mut io) => first,
+        };
+        let first = match first {
+            Ok(first) => first,
+            Err(error) => {
+                tracing::debug!(%error, "connection ended before its first request");
+                return;
+            }
+        };
         let (dispatch, role) = (Arc::clone(&self.dispatch), self.role);
         let service = service_fn(move |request: Request<Incoming>| {
             let dispatch = Arc::clone(&dispatch);
@@ -311,7 +323,7 @@ impl<M: Member> Served<M> {
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        let io = GatheredIo::new(io);
+        let io = GatheredIo::new(io, first);
         let connection = self
             .http
             .serve_connection(TokioIo::new(io.clone()), service);

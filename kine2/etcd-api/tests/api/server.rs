@@ -78,6 +78,29 @@ async fn a_stop_waits_for_no_idle_connection() {
     drop(silent);
 }
 
+/// Each would otherwise keep its descriptor for ever.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_or_half_of_it_is_hung_up_on() {
+    let server = Running::start();
+    let address = server.client_url.strip_prefix("http://").unwrap();
+    let asked = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    for said in ["", "PRI * HTTP/2.0\r\n", "GET /livez HTTP/1.1\r\n", asked] {
+        let begun = tokio::time::Instant::now();
+        let mut io = TcpStream::connect(address).await.unwrap();
+        io.write_all(said.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        // A reset is as good an end as any.
+        let _ = io.read_to_end(&mut heard).await;
+        let took = begun.elapsed();
+        assert!(
+            (Duration::from_secs(5)..=Duration::from_secs(60)).contains(&took),
+            "{said:?}: {took:?}"
+        );
+        let answered = heard.starts_with(b"HTTP/1.1 200");
+        assert_eq!(answered, said == asked, "{said:?}");
+    }
+}
+
 /// clientv3 3.5.0 sends an `:authority` that is none (`etcd L12`). h2 refuses the stream; the
 /// connection stays usable for others.
 #[tokio::test]
