@@ -32,6 +32,7 @@ pub(crate) fn range_query(request: pb::RangeRequest) -> RangeQuery {
         }),
         keys_only: request.keys_only,
         count_only: request.count_only,
+        uncounted: false,
         bounds: RevisionBounds {
             min_mod: request.min_mod_revision,
             max_mod: request.max_mod_revision,

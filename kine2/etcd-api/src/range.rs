@@ -85,6 +85,8 @@ impl SlicedRange {
         }
         let wanted = self.query.limit;
         let mut query = self.query.clone();
+        // Only the first count is told.
+        query.uncounted = self.started_at.is_some();
         if wanted <= 0 || wanted > self.slice_records {
             query.limit = self.slice_records;
         }

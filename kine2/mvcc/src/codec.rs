@@ -156,7 +156,12 @@ fn encode_range(out: &mut impl BufMut, query: &RangeQuery) {
     put_int64(out, query.revision);
     put_int64(out, query.limit);
     let descending = query.sort.is_some_and(|sort| sort.descending);
-    out.put_u8(flags([query.keys_only, query.count_only, descending]));
+    out.put_u8(flags([
+        query.keys_only,
+        query.count_only,
+        descending,
+        query.uncounted,
+    ]));
     out.put_u8(match query.sort.map(|sort| sort.by) {
         None => 0,
         Some(SortBy::Key) => 1,
@@ -296,7 +301,7 @@ fn decode_delete(reader: &mut Reader<'_>) -> Option<Delete> {
 fn decode_range(reader: &mut Reader<'_>) -> Option<RangeQuery> {
     let range = decode_key_range(reader)?;
     let (revision, limit) = (reader.int64()?, reader.int64()?);
-    let [keys_only, count_only, descending] = decode_flags(reader)?;
+    let [keys_only, count_only, descending, uncounted] = decode_flags(reader)?;
     let by = match reader.byte()? {
         0 => None,
         1 => Some(SortBy::Key),
@@ -320,6 +325,7 @@ fn decode_range(reader: &mut Reader<'_>) -> Option<RangeQuery> {
         sort,
         keys_only,
         count_only,
+        uncounted,
         bounds,
     })
 }
@@ -422,6 +428,7 @@ mod tests {
                     descending: true,
                 }),
                 limit: 1,
+                uncounted: true,
                 bounds: RevisionBounds {
                     max_create: 7,
                     ..RevisionBounds::default()

@@ -81,6 +81,8 @@ pub struct RangeQuery {
     pub keys_only: bool,
     /// Answer the count alone.
     pub count_only: bool,
+    /// Whether the count may leave out what the limit cut off: of use to who reads on and knows it.
+    pub uncounted: bool,
     /// Bounds on revisions; 0 for none (`etcd S10`).
     pub bounds: RevisionBounds,
 }
@@ -96,6 +98,7 @@ impl RangeQuery {
             sort: None,
             keys_only: false,
             count_only: false,
+            uncounted: false,
             bounds: RevisionBounds::default(),
         }
     }

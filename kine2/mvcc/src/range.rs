@@ -67,12 +67,16 @@ impl Store {
         }
         let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0);
         if plain {
-            let hits = self.hits(&query.range, revision, limit.unwrap_or(usize::MAX));
+            let limit = limit.unwrap_or(usize::MAX);
+            let wanted = limit.saturating_add(usize::from(query.uncounted));
+            let mut hits = self.hits(&query.range, revision, wanted);
             // Only a range that was cut short needs counting.
-            let count = match limit {
-                Some(limit) if hits.len() == limit => self.count_at(&query.range, revision),
-                _ => hits.len(),
+            let count = if hits.len() == limit && !query.uncounted {
+                self.count_at(&query.range, revision)
+            } else {
+                hits.len()
             };
+            hits.truncate(limit);
             let more = count > hits.len();
             let records = self.load(&hits, query.keys_only)?;
             return Ok(RangeAnswer {

@@ -118,7 +118,7 @@ impl Double {
 
     fn read(&self, query: &RangeQuery) -> RangeAnswer {
         let mut records = self.find(&query.range);
-        let count = i64::try_from(records.len()).unwrap();
+        let mut count = i64::try_from(records.len()).unwrap();
         if query.count_only {
             return RangeAnswer {
                 count,
@@ -129,6 +129,9 @@ impl Double {
         let more = limit > 0 && records.len() > limit;
         if limit > 0 {
             records.truncate(limit);
+        }
+        if query.uncounted {
+            count = i64::try_from(records.len()).unwrap();
         }
         RangeAnswer {
             records,

@@ -94,6 +94,7 @@ fn query() -> impl Strategy<Value = RangeQuery> {
                 sort,
                 keys_only,
                 count_only,
+                uncounted: false,
                 bounds,
             }
         },
@@ -259,6 +260,21 @@ fn read_all(subject: &mut Subject, model: &Model) {
             };
             read(subject, model, &query);
         }
+        let page = RangeQuery {
+            revision,
+            limit: 2,
+            ..RangeQuery::all(all)
+        };
+        let counted = subject.store.range(&page).unwrap();
+        let uncounted = RangeQuery {
+            uncounted: true,
+            ..page
+        };
+        let uncounted = subject.store.range(&uncounted).unwrap();
+        assert_eq!(
+            (uncounted.records, uncounted.more),
+            (counted.records, counted.more)
+        );
     }
 }
 

@@ -140,6 +140,7 @@ pub(crate) fn query(words: &mut Words<'_>) -> RangeQuery {
         sort: by.map(|by| Sort { by, descending }),
         keys_only: words.flag("keys"),
         count_only: words.flag("count"),
+        uncounted: false,
         bounds: RevisionBounds {
             min_mod: words.option("min-mod"),
             max_mod: words.option("max-mod"),
