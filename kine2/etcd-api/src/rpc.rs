@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 
@@ -207,6 +207,12 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
+/// Upper bounds of the classes that calls are counted in by how long they took, in seconds. Those
+/// of etcd, and finer ones below: most calls take less than its first.
+const TOOK_BOUNDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
 impl Rpc {
     pub(crate) fn of_path(path: &str) -> Option<Self> {
         RPCS.iter()
@@ -237,6 +243,15 @@ impl Rpc {
 pub(crate) struct RpcCounters {
     started: Vec<AtomicU64>,
     handled: Vec<[AtomicU64; CODES.len()]>,
+    took: Vec<Took>,
+}
+
+/// How long the calls of a kind took.
+#[derive(Debug, Default)]
+struct Took {
+    /// By [`TOOK_BOUNDS`], not cumulated; the last is of what lies above all.
+    classes: [AtomicU64; TOOK_BOUNDS.len() + 1],
+    nanos: AtomicU64,
 }
 
 impl RpcCounters {
@@ -245,6 +260,7 @@ impl RpcCounters {
         Self {
             started: RPCS.iter().map(|_| AtomicU64::new(0)).collect(),
             handled: std::iter::repeat_with(none).take(RPCS.len()).collect(),
+            took: RPCS.iter().map(|_| Took::default()).collect(),
         }
     }
 
@@ -254,7 +270,7 @@ impl RpcCounters {
         CountedCall {
             rpc,
             counters: Arc::clone(self),
-            begun: tracing::enabled!(tracing::Level::DEBUG).then(Instant::now),
+            begun: Instant::now(),
             counted: false,
         }
     }
@@ -295,6 +311,54 @@ impl RpcCounters {
                 }
             }
         }
+        self.write_took(out);
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "samples are floating-point numbers"
+    )]
+    fn write_took(&self, out: &mut MetricsText) {
+        const NAME: &str = "grpc_server_handling_seconds";
+        out.family(NAME, "Time that calls took, streams included.", "histogram");
+        let bounds = TOOK_BOUNDS.map(|bound| bound.to_string());
+        let bounds = || bounds.iter().map(String::as_str).chain(["+Inf"]);
+        for ((_, path, kind), took) in RPCS.iter().zip(&self.took) {
+            let classes = took
+                .classes
+                .each_ref()
+                .map(|class| class.load(Ordering::Relaxed));
+            let total: u64 = classes.iter().sum();
+            if total == 0 {
+                continue;
+            }
+            let (service, method) = names(path);
+            let labels = [
+                ("grpc_method", method),
+                ("grpc_service", service),
+                ("grpc_type", *kind),
+            ];
+            let mut cumulated = 0;
+            for (bound, count) in bounds().zip(classes) {
+                cumulated += count;
+                let [method, service, kind] = labels;
+                let labels = [method, service, kind, ("le", bound)];
+                out.sample(&format!("{NAME}_bucket"), &labels, cumulated as f64);
+            }
+            let seconds = Duration::from_nanos(took.nanos.load(Ordering::Relaxed)).as_secs_f64();
+            out.sample(&format!("{NAME}_sum"), &labels, seconds);
+            out.sample(&format!("{NAME}_count"), &labels, total as f64);
+        }
+    }
+}
+
+impl Took {
+    fn add(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let class = TOOK_BOUNDS.partition_point(|bound| *bound < seconds);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.classes[class].fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 
@@ -304,8 +368,7 @@ impl RpcCounters {
 pub(crate) struct CountedCall {
     rpc: Rpc,
     counters: Arc<RpcCounters>,
-    /// Only if it will be told.
-    begun: Option<Instant>,
+    begun: Instant,
     counted: bool,
 }
 
@@ -318,10 +381,10 @@ impl CountedCall {
         self.counted = true;
         let code = usize::try_from(i32::from(code)).expect("codes are 0 to 16");
         self.counters.handled[self.rpc.0][code].fetch_add(1, Ordering::Relaxed);
-        if let Some(begun) = self.begun {
-            let (call, code, took) = (RPCS[self.rpc.0].1, CODES[code], begun.elapsed());
-            tracing::debug!(call, code, ?took, "answered");
-        }
+        let took = self.begun.elapsed();
+        self.counters.took[self.rpc.0].add(took);
+        let (call, code) = (RPCS[self.rpc.0].1, CODES[code]);
+        tracing::debug!(call, code, ?took, "answered");
     }
 }
 
@@ -370,5 +433,40 @@ mod tests {
             "grpc_server_started_total{grpc_method=\"Put\",\
              grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 3\n"
         ));
+    }
+
+    #[test]
+    fn calls_are_counted_by_the_time_they_took() {
+        let counters = RpcCounters::new();
+        let put = Rpc::of_path("/etcdserverpb.KV/Put").unwrap();
+        for millis in [0, 1, 3, 20_000] {
+            counters.took[put.0].add(Duration::from_millis(millis));
+        }
+        let mut out = MetricsText::default();
+        counters.write(&mut out);
+        let text = out.into_string();
+        let labels = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+        for (le, count) in [
+            ("0.0005", 1),
+            ("0.001", 2),
+            ("0.0025", 2),
+            ("0.005", 3),
+            ("10", 3),
+            ("+Inf", 4),
+        ] {
+            let line =
+                format!("grpc_server_handling_seconds_bucket{{{labels},le=\"{le}\"}} {count}\n");
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        assert!(text.contains(&format!(
+            "grpc_server_handling_seconds_sum{{{labels}}} 20.004\n"
+        )));
+        assert!(text.contains(&format!(
+            "grpc_server_handling_seconds_count{{{labels}}} 4\n"
+        )));
+        assert!(
+            !text.contains("seconds_count{grpc_method=\"Range\""),
+            "what was not called is not told"
+        );
     }
 }
