@@ -1,6 +1,6 @@
 //! The node itself.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +129,8 @@ pub struct Node<W> {
     saving: Saving<W>,
     /// Revocations of expired leases that are under way.
     expiring: usize,
+    /// Leases that clients are revoking, and how many times: bounded by the queue and one batch.
+    revoking: BTreeMap<i64, usize>,
     /// When the node asked to be woken at the latest.
     wake_at: Option<Duration>,
     random: u64,
@@ -170,6 +172,7 @@ impl<W> Node<W> {
                 now,
             ),
             expiring: 0,
+            revoking: BTreeMap::new(),
             wake_at: None,
             random: options.seed,
             stats: NodeStats::default(),
@@ -390,7 +393,12 @@ impl<W> Node<W> {
 
     fn on_submit(&mut self, command: Command, waiter: W) {
         match self.admit(command) {
-            Ok(command) => self.queue.push(command, Some(waiter)),
+            Ok(command) => {
+                if let Command::LeaseRevoke { id } = command {
+                    *self.revoking.entry(id).or_default() += 1;
+                }
+                self.queue.push(command, Some(waiter));
+            }
             Err(refusal) => {
                 self.stats.refused_total += 1;
                 self.output.answers.push((waiter, Err(refusal)));
@@ -453,11 +461,12 @@ impl<W> Node<W> {
     fn on_committed(&mut self, now: Duration, entry: Logged<W>) -> Result<(), NodeError> {
         let before = self.store.revision();
         let result = self.store.apply(entry.position, &entry.command)?;
-        if let (None, Command::LeaseRevoke { id }) = (&entry.waiter, &entry.command) {
-            self.expiring -= 1;
-            if result == Err(Refusal::Corrupt) {
+        if let Command::LeaseRevoke { id } = entry.command {
+            self.revocation_is_over(id, entry.waiter.is_some());
+            let has_expired = self.clock.remaining(id, now) == Some(Duration::ZERO);
+            if result == Err(Refusal::Corrupt) && has_expired {
                 // It is there still, and its time is over.
-                self.clock.start(*id, Duration::ZERO, now);
+                self.clock.start(id, Duration::ZERO, now);
             }
         }
         self.stats.committed_total += 1;
@@ -475,6 +484,17 @@ impl<W> Node<W> {
             (result, _) => self.output.answers.push((waiter, result)),
         }
         Ok(())
+    }
+
+    fn revocation_is_over(&mut self, id: i64, by_client: bool) {
+        if !by_client {
+            self.expiring -= 1;
+        } else if let Some(count) = self.revoking.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.revoking.remove(&id);
+            }
+        }
     }
 
     /// What follows from a command besides the store's own state.
@@ -524,6 +544,11 @@ impl<W> Node<W> {
         }
         let room = self.room_for_expiry();
         for id in self.clock.expire(now, room) {
+            if self.revoking.contains_key(&id) {
+                // A revocation is on its way, and a grant of the same id may stand behind it: a
+                // second revocation would end that lease instead of this one.
+                continue;
+            }
             self.expiring += 1;
             self.stats.leases_expired_total += 1;
             self.queue.push(Command::LeaseRevoke { id }, None);

@@ -485,6 +485,47 @@ fn s46_14177_13932_a_lease_can_be_renewed_right_after_its_grant() {
     assert_eq!(bench.node.keep_alive(bench.now, 7), 5);
 }
 
+/// An expiry names a lease by its id alone, and must not come behind a grant of that id.
+#[test]
+fn s49_an_id_that_is_revoked_and_granted_anew_as_it_expires_is_a_new_lease() {
+    let mut bench = Bench::new();
+    bench.submit(1, grant(7, 5));
+    bench.finish();
+    bench.pass(Duration::from_millis(4_900));
+    bench.submit(2, Command::LeaseRevoke { id: 7 });
+    bench.submit(3, grant(7, 60));
+    bench.now += Duration::from_millis(150);
+    bench.turn();
+    bench.persist();
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.lease_ttl(7), Some(60));
+    assert_eq!(bench.node.keep_alive(bench.now, 7), 60);
+    bench.pass(Duration::from_secs(61));
+    assert_eq!(bench.lease_ttl(7), None, "and it expires as any other");
+}
+
+#[test]
+fn s53_a_lease_whose_revocation_was_refused_expires_once_it_may() {
+    let corrupt = Alarm {
+        member_id: 1,
+        kind: AlarmKind::Corrupt,
+    };
+    let mut bench = Bench::new();
+    bench.submit(1, grant(7, 5));
+    bench.finish();
+    bench.pass(Duration::from_millis(4_900));
+    bench.submit(2, Command::Alarm(AlarmChange::Raise(corrupt)));
+    bench.submit(3, Command::LeaseRevoke { id: 7 });
+    bench.now += Duration::from_millis(150);
+    bench.turn();
+    bench.persist();
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.lease_ttl(7), Some(5));
+    bench.submit(4, Command::Alarm(AlarmChange::Clear(corrupt)));
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.lease_ttl(7), None);
+}
+
 /// etcd 3.6.5: no renewal may succeed with a revision at which the lease is gone.
 #[test]
 fn s46_a_renewal_beside_a_revocation_succeeds_only_before_it() {
