@@ -131,6 +131,8 @@ pub struct Node<W> {
     expiring: usize,
     /// Leases that clients are revoking, and how many times: bounded by the queue and one batch.
     revoking: BTreeMap<i64, usize>,
+    /// The alarm for damage that a read met is under way.
+    raising_corrupt: bool,
     /// When the node asked to be woken at the latest.
     wake_at: Option<Duration>,
     random: u64,
@@ -173,6 +175,7 @@ impl<W> Node<W> {
             ),
             expiring: 0,
             revoking: BTreeMap::new(),
+            raising_corrupt: false,
             wake_at: None,
             random: options.seed,
             stats: NodeStats::default(),
@@ -325,7 +328,8 @@ impl<W> Node<W> {
     /// # Errors
     /// If the revision is not there or the state cannot be read.
     pub fn range(&mut self, query: &RangeQuery) -> Result<(Revision, RangeAnswer), ReadError> {
-        let answer = self.store.range(query)?;
+        let result = self.store.range(query);
+        let answer = self.watched_for_damage(result)?;
         Ok((self.store.revision(), answer))
     }
 
@@ -350,8 +354,9 @@ impl<W> Node<W> {
     ///
     /// # Errors
     /// As [`HashJob::step`].
-    pub fn hash_step(&self, job: &mut HashJob) -> Result<Option<StoreHash>, ReadError> {
-        job.step(&self.store)
+    pub fn hash_step(&mut self, job: &mut HashJob) -> Result<Option<StoreHash>, ReadError> {
+        let result = job.step(&self.store);
+        self.watched_for_damage(result)
     }
 
     /// Opens a watch stream.
@@ -383,12 +388,29 @@ impl<W> Node<W> {
     ///
     /// # Errors
     /// If the state cannot be read.
-    pub fn poll_stream(
-        &mut self,
-        stream: StreamId,
-        bytes_max: usize,
-    ) -> Result<Polled, BackendError> {
-        self.watches.poll(stream, &self.store, bytes_max)
+    pub fn poll_stream(&mut self, stream: StreamId, bytes_max: usize) -> Result<Polled, ReadError> {
+        let result = self.watches.poll(stream, &self.store, bytes_max);
+        self.watched_for_damage(result.map_err(ReadError::Backend))
+    }
+
+    /// Raises the alarm CORRUPT when a read met damage: what else the state holds is not to be
+    /// trusted with new writes (`etcd S53`). Reads that meet none go on.
+    fn watched_for_damage<T>(&mut self, result: Result<T, ReadError>) -> Result<T, ReadError> {
+        if let Err(ReadError::Backend(BackendError::Damaged(what))) = &result
+            && !self.raising_corrupt
+            && !self.store.has_alarm(AlarmKind::Corrupt)
+        {
+            self.raising_corrupt = true;
+            self.output.damage = Some(what.clone());
+            self.raise(AlarmKind::Corrupt);
+        }
+        result
+    }
+
+    fn raise(&mut self, kind: AlarmKind) {
+        let member_id = self.options.member_id;
+        let alarm = AlarmChange::Raise(Alarm { member_id, kind });
+        self.queue.push(Command::Alarm(alarm), None);
     }
 
     fn on_submit(&mut self, command: Command, waiter: W) {
@@ -416,12 +438,7 @@ impl<W> Node<W> {
         if cost > 0 && !self.store.has_alarm(AlarmKind::NoSpace) {
             let quota = self.options.quota_bytes;
             if quota > 0 && self.state_bytes().file_bytes + cost >= quota {
-                let alarm = Alarm {
-                    member_id: self.options.member_id,
-                    kind: AlarmKind::NoSpace,
-                };
-                self.queue
-                    .push(Command::Alarm(AlarmChange::Raise(alarm)), None);
+                self.raise(AlarmKind::NoSpace);
                 return Err(Refusal::NoSpace);
             }
         }
@@ -504,6 +521,9 @@ impl<W> Node<W> {
                 self.clock.start(grant.id, seconds(grant.ttl_seconds), now);
             }
             (Command::LeaseRevoke { id }, Ok(_)) => self.clock.stop(*id),
+            (Command::Alarm(AlarmChange::Raise(alarm)), _) if alarm.kind == AlarmKind::Corrupt => {
+                self.raising_corrupt = false;
+            }
             _ => {}
         }
     }

@@ -33,6 +33,8 @@ pub struct Output<W> {
     ///
     /// [`Event::Checkpointed`]: crate::Event::Checkpointed
     pub checkpoint: bool,
+    /// Damage to the state that a read met: tell the operator. The alarm is on its way.
+    pub damage: Option<String>,
     /// The log below this index is not needed any more.
     pub cut_below: Option<u64>,
 }
@@ -45,6 +47,7 @@ impl<W> Default for Output<W> {
             ready_streams: Vec::new(),
             state: None,
             checkpoint: false,
+            damage: None,
             cut_below: None,
         }
     }

@@ -83,7 +83,10 @@ fn tell_alarms(told: &mut BTreeSet<Alarm>, alarms: &BTreeSet<Alarm>) {
                 "alarm NOSPACE: the state has reached quota-bytes; what needs space is refused \
                  until history is compacted, the state defragmented and the alarm disarmed"
             ),
-            AlarmKind::Corrupt => error!("alarm CORRUPT: every write is refused"),
+            AlarmKind::Corrupt => error!(
+                "alarm CORRUPT: every write is refused until the cause is mended and the alarm \
+                 disarmed"
+            ),
         }
     }
     for Alarm { kind, .. } in told.difference(alarms) {
@@ -137,6 +140,13 @@ fn turn(
 
     if !output.persist.is_empty() {
         log.append(output.persist);
+    }
+    if let Some(damage) = output.damage {
+        error!(
+            damage,
+            "a read met damage in the state (store/state): writes are refused from here on; the \
+             next start checks all of the state, and builds it again if the log reaches back"
+        );
     }
     for (waiter, answer) in output.answers {
         // A client that has gone away does not want its answer.

@@ -81,7 +81,8 @@ impl SingleMember {
 
     fn read(&self, query: &RangeQuery) -> Result<(Revision, RangeAnswer), RequestError> {
         self.check_running()?;
-        self.shared.node.lock().range(query).map_err(read_error)
+        let result = self.shared.node.lock().range(query);
+        result.map_err(|error| self.shared.read_error(error))
     }
 }
 
@@ -174,7 +175,7 @@ impl Member for SingleMember {
                 .node
                 .lock()
                 .hash_step(&mut job)
-                .map_err(read_error)?;
+                .map_err(|error| self.shared.read_error(error))?;
             if let Some(hash) = step {
                 return Ok(StoreHash {
                     hash: hash.hash,
@@ -276,7 +277,8 @@ impl WatchStream for NodeWatch {
                 .shared
                 .node
                 .lock()
-                .poll_stream(self.id, WATCH_POLL_BYTES)?;
+                .poll_stream(self.id, WATCH_POLL_BYTES)
+                .map_err(|error| self.shared.read_error(error))?;
             if !polled.messages.is_empty() {
                 if polled.more {
                     self.ready.notify_one();
@@ -299,9 +301,15 @@ impl Drop for NodeWatch {
     }
 }
 
-fn read_error(error: ReadError) -> RequestError {
-    match error {
-        ReadError::Refused(refusal) => RequestError::Refused(refusal),
-        ReadError::Backend(error) => RequestError::State(error),
+impl Shared {
+    /// An error of a read, of which the node may have to tell.
+    fn read_error(&self, error: ReadError) -> RequestError {
+        match error {
+            ReadError::Refused(refusal) => RequestError::Refused(refusal),
+            ReadError::Backend(error) => {
+                self.wake();
+                RequestError::State(error)
+            }
+        }
     }
 }

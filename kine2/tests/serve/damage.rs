@@ -172,6 +172,13 @@ fn damage_and_serve(original: &Original, seed: u64, outcomes: &mut Outcomes) {
             Err(status) => {
                 let text = status.to_string();
                 assert!(text.contains("damaged"), "seed {seed}: {what}: {text}");
+                // Until the state has been checked and the alarm disarmed nothing is written.
+                let refused = run(async {
+                    let client = server.client().await;
+                    client.put("k".into(), Vec::new()).await.unwrap_err()
+                });
+                assert_eq!(refused.message(), "etcdserver: corrupt cluster");
+                assert!(server.said().contains("a read met damage"), "seed {seed}");
                 outcomes.found_late += 1;
             }
         }
