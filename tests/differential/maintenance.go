@@ -85,7 +85,7 @@ func (e *serial) alarm(kind pb.AlarmType) error {
 			return ask(pb.AlarmRequest_GET, pick(e.random, kind, pb.AlarmType_NONE, pb.AlarmType_NOSPACE), own)
 		},
 		func() error { return e.put(e.random.putRequest()) },
-		// Without transactions inside: difference D9.
+		// Without transactions inside: difference D1.
 		func() error { return e.txn(e.random.txnRequest(0)) },
 		func() error { return e.txn(&pb.TxnRequest{}) },
 		func() error { return e.deleteRange(e.random.deleteRequest()) },

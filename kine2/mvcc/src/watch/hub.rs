@@ -86,6 +86,8 @@ struct Watcher {
     stream: StreamId,
     id: i64,
     range: KeyRange,
+    /// As asked for; 0 or less for a watcher from now on.
+    start: Revision,
     /// The first revision that is not in the stream's queue or sent.
     next: Revision,
     lagging: bool,
@@ -105,6 +107,12 @@ struct Progress {
 }
 
 impl Watcher {
+    /// Whether it may hear of progress at `current`: not before its start is reached
+    /// (`etcd S31`).
+    fn has_begun(&self, current: Revision) -> bool {
+        self.start <= current
+    }
+
     fn wants(&self, event: &Event) -> bool {
         if event.is_delete() {
             !self.no_delete
@@ -230,6 +238,7 @@ impl WatchHub {
             stream: stream_id,
             id,
             range: request.range,
+            start: Revision(request.start),
             next,
             lagging,
             no_put: request.no_put,
@@ -341,8 +350,7 @@ impl WatchHub {
                 quiet: true,
             });
             let current = history.current();
-            // Not before a start that is yet to come is reached (`etcd S31`).
-            let in_sync = !watcher.lagging && watcher.next <= current.next();
+            let in_sync = !watcher.lagging && watcher.has_begun(current);
             if in_sync && told.is_some_and(|progress| progress.quiet) {
                 let stream_id = watcher.stream;
                 let message = WatchMessage {
@@ -415,7 +423,7 @@ impl WatchHub {
         if stream.progress_wanted && stream.queue_len() == 0 && stream.lagging.is_empty() {
             let current = history.current();
             let mut watchers = stream.watchers.values().map(|key| &self.watchers[key]);
-            if watchers.all(|watcher| watcher.next <= current.next()) {
+            if watchers.all(|watcher| watcher.has_begun(current)) {
                 stream.progress_wanted = false;
                 let update = WatchUpdate::Progress;
                 polled.messages.push(WatchMessage {
