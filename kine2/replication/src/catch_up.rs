@@ -186,7 +186,7 @@ impl Unit {
         self.part(name).sender = Sender::Snapshot(SnapshotOut {
             stream: opened.stream,
             position: None,
-            accepted: false,
+            accepted: None,
             offered: self.now,
         });
         let part = name.clone();
@@ -298,11 +298,13 @@ impl Unit {
         let Sender::Sending(mut sending) = part.sender else {
             return;
         };
-        if !sending.reading || sending.next != prev.index.next() {
+        if !sending.reading {
             return;
         }
         sending.reading = false;
-        if !current || entries.is_empty() && sending.next <= part.log.durable() {
+        // Not what is wanted: the log was cut meanwhile, or the answer is an old stream's.
+        let other = sending.next != prev.index.next() || entries.is_empty();
+        if !current || other {
             part.sender = Sender::Idle;
             return;
         }

@@ -21,7 +21,8 @@ pub enum Event {
         /// The last of them.
         through: WriteId,
     },
-    /// Answer to [`Act::ReadLog`]: the position before the first entry wanted, and entries.
+    /// Answer to [`Act::ReadLog`]: the position before the first entry wanted, and entries. If the
+    /// log was cut meanwhile, the new base and no entries.
     ///
     /// [`Act::ReadLog`]: crate::Act::ReadLog
     LogRead {

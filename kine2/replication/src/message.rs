@@ -176,12 +176,14 @@ pub enum Body {
         /// The entry it ends with.
         position: Position,
     },
-    /// S→P: send it.
+    /// S→P: send it. Said again to every offer until it has come.
     SnapshotAccept {
         /// The part.
         part: PartName,
         /// The entry it ends with.
         position: Position,
+        /// S's number of this try: with another number S begins anew.
+        take: u64,
     },
     /// S→P: it is installed and durable; open the stream.
     SnapshotDone {

@@ -12,7 +12,7 @@ use crate::history::History;
 use crate::ids::{Incarnation, Replica, RequestId};
 use crate::log::PartLog;
 use crate::message::{PartSummary, StreamId};
-use crate::snapshot::Installing;
+use crate::snapshot::{Installing, Receiving};
 
 /// A part as it was found on the disk.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ pub(crate) struct Part {
     /// The highest commit index the primary of this epoch and run told.
     pub(crate) told: LogIndex,
     /// A snapshot that is being received.
-    pub(crate) receiving: Option<Position>,
+    pub(crate) receiving: Option<Receiving>,
     /// A snapshot that is being switched to; not forgotten on adopting.
     pub(crate) installing: Option<Installing>,
 
@@ -129,8 +129,8 @@ pub(crate) struct SnapshotOut {
     pub(crate) stream: StreamId,
     /// Its position, once it is made.
     pub(crate) position: Option<Position>,
-    /// The peer takes it.
-    pub(crate) accepted: bool,
+    /// The peer takes it: its number of that.
+    pub(crate) accepted: Option<u64>,
     /// When it was offered last.
     pub(crate) offered: Duration,
 }

@@ -11,6 +11,7 @@ use crate::ids::{NodeRef, PartName, WitnessId};
 use crate::output::{Act, Notice};
 use crate::part::Sender;
 use crate::policy::{Arbiter, LonePolicy};
+use crate::timers::HAND_OVER_AGE_MAX;
 use crate::unit::{Phase, Unit};
 use crate::witness::{Ask, Cas, Refusal, Report, Tell, WitnessCall, WitnessWord};
 
@@ -372,7 +373,8 @@ impl Unit {
     }
 
     fn peer_is_gone(&self) -> bool {
-        self.peer.refused || self.peer.link != Link::Up
+        let age = self.now.saturating_sub(self.peer.echoed_sent);
+        self.peer.refused || self.peer.link != Link::Up || age > HAND_OVER_AGE_MAX
     }
 
     /// D1: the part is alone and active here, the peer's stream is up and has all that is

@@ -16,6 +16,13 @@ pub(crate) struct Installing {
     pub(crate) position: Position,
 }
 
+/// A snapshot that is being received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiving {
+    pub(crate) position: Position,
+    take: u64,
+}
+
 impl Unit {
     /// N1: a state at one applied index, made while this primary serves.
     pub(crate) fn on_snapshot_made(&mut self, name: &PartName, position: Position) {
@@ -89,28 +96,45 @@ impl Unit {
         if part.commit > position.index {
             return self.diverge(name);
         }
-        if part.receiving == Some(position) || part.installing.is_some() || part.diverged {
+        if part.installing.is_some() || part.diverged {
             return;
         }
+        let under_way = part.receiving.filter(|r| r.position == position);
+        let take = match under_way {
+            // The first answer may be lost.
+            Some(receiving) => receiving.take,
+            None => self.receive(name, position, from),
+        };
+        let part = name.clone();
+        self.send(Body::SnapshotAccept {
+            part,
+            position,
+            take,
+        });
+    }
+
+    fn receive(&mut self, name: &PartName, position: Position, from: &NodeRef) -> u64 {
         // N5: another snapshot starts again.
-        self.part(name).receiving = Some(position);
+        self.opening += 1;
+        let take = self.opening;
+        self.part(name).receiving = Some(Receiving { position, take });
         self.push(Act::ReceiveSnapshot {
             part: name.clone(),
             sender: from.clone(),
             position,
         });
-        let part = name.clone();
-        self.send(Body::SnapshotAccept { part, position });
+        take
     }
 
-    pub(crate) fn on_snapshot_accept(&mut self, name: &PartName, position: Position) {
+    pub(crate) fn on_snapshot_accept(&mut self, name: &PartName, position: Position, take: u64) {
         let Some(part) = self.parts.get_mut(name) else {
             return;
         };
         if let Sender::Snapshot(out) = &mut part.sender
             && out.position == Some(position)
+            && out.accepted != Some(take)
         {
-            out.accepted = true;
+            out.accepted = Some(take);
             let part = name.clone();
             self.push(Act::SendSnapshot { part, position });
         }
@@ -122,7 +146,8 @@ impl Unit {
         let Some(part) = self.parts.get(name) else {
             return;
         };
-        let expected = part.receiving == Some(position) && part.commit <= position.index;
+        let receiving = part.receiving.is_some_and(|r| r.position == position);
+        let expected = receiving && part.commit <= position.index;
         if !expected || in_sync || self.failed {
             return;
         }

@@ -9,6 +9,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// A call this late means that the node itself stood still: its suspicions start anew.
 pub(crate) const STALL_MIN: Duration = Duration::from_millis(200);
 
+/// A node whose disk failed hands over only to a peer that answered as lately as this.
+pub(crate) const HAND_OVER_AGE_MAX: Duration = Duration::from_millis(200);
+
 /// Settings of the timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {

@@ -287,7 +287,9 @@ impl Unit {
             if frame.run == self.hard.run {
                 self.peer.node = Some(frame.from.clone());
                 self.peer.echo = self.peer.echo.max(frame.number);
-                self.peer.on_echo(frame.echo);
+                if frame.echo <= self.frame_number {
+                    self.peer.on_echo(frame.echo);
+                }
                 self.on_secondary_frame(frame);
             }
             return;
@@ -382,7 +384,11 @@ impl Unit {
             } => self.on_ack(&part, stream, matched),
             Body::Nack { part, stream } => self.on_nack(&part, stream),
             Body::ReadIndex { part, read } => self.on_read_index(&part, read),
-            Body::SnapshotAccept { part, position } => self.on_snapshot_accept(&part, position),
+            Body::SnapshotAccept {
+                part,
+                position,
+                take,
+            } => self.on_snapshot_accept(&part, position, take),
             Body::SnapshotDone { part, position } => self.on_snapshot_done(&part, position),
             Body::Leave => self.peer.left = Some(self.now),
             Body::PartFailed(part) => {

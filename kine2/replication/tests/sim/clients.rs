@@ -51,8 +51,14 @@ impl Sim {
     pub fn read(&mut self, n: usize, part: PartName) {
         self.next_request += 1;
         let request = RequestId(self.next_request);
-        if self.nodes[n].unit.is_none() || self.nodes[n].frozen_until > self.now {
+        let node = &self.nodes[n];
+        if node.unit.is_none() {
             return;
+        }
+        if node.frozen_until > self.now {
+            // It is the first that the node sees when it thaws.
+            let wait = node.frozen_until - self.now;
+            return self.push(wait, Due::LateRead(n, part));
         }
         let floor = self.truth.exposed(&part);
         let read = Request::Read(part.clone(), floor);

@@ -15,7 +15,7 @@ impl Sim {
         let after = ms(10 + self.rng.below(2 * every));
         self.push(after, Due::Fault);
         let n = self.rng.pick(2);
-        match self.rng.below(16) {
+        match self.rng.below(20) {
             0..=2 => {
                 self.crash(n);
                 let after = ms(20 + self.rng.below(3000));
@@ -59,6 +59,16 @@ impl Sim {
                     self.command(n, Command::Start);
                 }
             }
+            15 => {
+                self.cut_link(0, 1);
+                self.cut_link(n, 2);
+            }
+            16..=17 => {
+                let part = self.parts[self.rng.pick(2)].clone();
+                self.slow.insert((n, part.clone()));
+                let after = ms(500 + self.rng.below(6000));
+                self.push(after, Due::Fast(n, part));
+            }
             13 if self.plan.disks => self.fail_disk_for_a_while(n),
             14 if self.plan.disks => self.wipe(n),
             _ => self.heal_links(),
@@ -79,11 +89,11 @@ impl Sim {
         let config = self.config();
         let other = self.nodes[1 - n].me.clone();
         let lone = !matches!(config.arbiter, Arbiter::Witness { .. });
-        let (mine, everywhere) = (
-            config.primary == self.nodes[n].me,
-            self.parts.iter().all(|part| config.has(part, &other)),
-        );
-        if !everywhere || (lone && mine) {
+        let everywhere = self.parts.iter().all(|part| config.has(part, &other));
+        // Nor while a change is under way by which it may become the only one.
+        let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
+        let stores = self.witnesses.iter().any(|w| !w.under_way.is_empty());
+        if !everywhere || lone || calls || stores {
             return;
         }
         self.crash(n);
@@ -151,7 +161,9 @@ impl Sim {
     /// The disk catches up.
     pub fn make_fast(&mut self, n: usize, part: PartName) {
         self.slow.remove(&(n, part.clone()));
-        self.push(ms(1), Due::Synced(n, part));
+        for _ in 0..self.nodes[n].disks[&part].under_way() {
+            self.push(ms(1), Due::Synced(n, part.clone()));
+        }
     }
 
     pub fn heal_links(&mut self) {
@@ -181,6 +193,9 @@ impl Sim {
         });
         for w in 0..2 {
             self.start_witness(w);
+        }
+        for (n, part) in std::mem::take(&mut self.slow) {
+            self.make_fast(n, part);
         }
         for n in 0..2 {
             self.nodes[n].frozen_until = Duration::ZERO;

@@ -9,6 +9,7 @@
 mod check;
 mod clients;
 pub mod disk;
+mod due;
 mod faults;
 pub mod rng;
 pub mod truth;
@@ -20,12 +21,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use kine2_replication::{
     Act, Arbiter, ClusterId, Config, Event, Frame, HardState, Incarnation, Link, Loaded, LogIndex,
-    NodeRef, PartName, Policies, Position, RegisterKey, RequestId, Step, Timers, Unit, WitnessCall,
-    WitnessId, WitnessWord,
+    NodeRef, PartName, Policies, Position, RegisterKey, RequestId, Step, Timers, Unit, WitnessId,
 };
 use kine2_witness_core::{Event as WitnessEvent, Register, Step as WitnessStep, Witness};
 
 use disk::{Disk, Image};
+use due::Due;
 use rng::Rng;
 use truth::Truth;
 
@@ -58,28 +59,6 @@ pub struct Plan {
     pub disks: bool,
     /// No chance at all: a story to be read. Frames and disks take 1 ms, the witness 5 ms.
     pub calm: bool,
-}
-
-/// Something under way.
-#[derive(Clone, Debug)]
-enum Due {
-    Frame(usize, Box<Frame>),
-    Link(usize, Link),
-    Synced(usize, PartName),
-    LogRead(usize, u64, PartName, LogIndex, LogIndex, usize),
-    SnapshotMade(usize, u64, PartName),
-    SnapshotData(usize, PartName, Position),
-    SnapshotReceived(usize, u64, PartName, Position),
-    Call(usize, Box<WitnessCall>),
-    Word(usize, Box<WitnessWord>),
-    Session(usize, bool),
-    WitnessSynced(usize),
-    Restart(usize),
-    /// The disk works again: the node is started anew.
-    Replace(usize),
-    RestartWitness(usize),
-    Client,
-    Fault,
 }
 
 /// A client's request.
@@ -421,6 +400,8 @@ impl Sim {
             }
             Due::RestartWitness(w) => self.start_witness(w),
             Due::Client => self.client(),
+            Due::LateRead(n, part) => self.read(n, part),
+            Due::Fast(n, part) => self.make_fast(n, part),
             Due::Fault => self.fault(),
         }
     }
@@ -740,7 +721,7 @@ impl Sim {
                 n,
                 Event::LogRead {
                     part,
-                    prev: Position::START,
+                    prev: image.base,
                     entries: Vec::new(),
                 },
             );
@@ -763,30 +744,6 @@ impl Sim {
                 entries,
             },
         );
-    }
-}
-
-impl Due {
-    /// The node that takes it in.
-    fn node(&self) -> Option<usize> {
-        match self {
-            Self::Frame(n, _)
-            | Self::Link(n, _)
-            | Self::Synced(n, _)
-            | Self::LogRead(n, ..)
-            | Self::SnapshotMade(n, ..)
-            | Self::SnapshotData(n, ..)
-            | Self::SnapshotReceived(n, ..)
-            | Self::Word(n, _) => Some(*n),
-            Self::Call(..)
-            | Self::Session(..)
-            | Self::WitnessSynced(_)
-            | Self::Restart(_)
-            | Self::Replace(_)
-            | Self::RestartWitness(_)
-            | Self::Client
-            | Self::Fault => None,
-        }
     }
 }
 

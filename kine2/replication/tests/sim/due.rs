@@ -1,0 +1,55 @@
+//! What is under way in a simulation.
+
+use kine2_replication::{Frame, Link, LogIndex, PartName, Position, WitnessCall, WitnessWord};
+
+/// Something under way.
+#[derive(Clone, Debug)]
+pub enum Due {
+    Frame(usize, Box<Frame>),
+    Link(usize, Link),
+    Synced(usize, PartName),
+    LogRead(usize, u64, PartName, LogIndex, LogIndex, usize),
+    SnapshotMade(usize, u64, PartName),
+    SnapshotData(usize, PartName, Position),
+    SnapshotReceived(usize, u64, PartName, Position),
+    Call(usize, Box<WitnessCall>),
+    Word(usize, Box<WitnessWord>),
+    Session(usize, bool),
+    WitnessSynced(usize),
+    Restart(usize),
+    /// The disk works again: the node is started anew.
+    Replace(usize),
+    RestartWitness(usize),
+    Client,
+    /// A read that reached a node while it was frozen.
+    LateRead(usize, PartName),
+    /// A slow disk catches up.
+    Fast(usize, PartName),
+    Fault,
+}
+
+impl Due {
+    /// The node that takes it in.
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Self::Frame(n, _)
+            | Self::Link(n, _)
+            | Self::Synced(n, _)
+            | Self::LogRead(n, ..)
+            | Self::SnapshotMade(n, ..)
+            | Self::SnapshotData(n, ..)
+            | Self::SnapshotReceived(n, ..)
+            | Self::LateRead(n, _)
+            | Self::Word(n, _) => Some(*n),
+            Self::Call(..)
+            | Self::Session(..)
+            | Self::WitnessSynced(_)
+            | Self::Restart(_)
+            | Self::Replace(_)
+            | Self::Fast(..)
+            | Self::RestartWitness(_)
+            | Self::Client
+            | Self::Fault => None,
+        }
+    }
+}

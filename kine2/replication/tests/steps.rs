@@ -1,0 +1,376 @@
+//! The order of a unit's steps: what must be durable before what, seen on one unit without a peer
+//! or with one played by hand.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kine2_replication::{
+    Act, Answer, Arbiter, Ask, Body, ClusterId, Config, DataState, Event, Form, Frame, HardState,
+    History, Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy, NodeRef, Opened,
+    PartName, PartSummary, Policies, Position, Record, RegisterKey, RequestId, State, Step,
+    StreamId, Tell, Timers, Unit, WINDOW_ENTRIES_MAX, WitnessId, WitnessWord, WriteId,
+};
+
+const W: WitnessId = WitnessId(9);
+
+fn store() -> PartName {
+    "store".into()
+}
+
+fn key() -> RegisterKey {
+    RegisterKey {
+        cluster: ClusterId(1),
+        unit: "main".into(),
+    }
+}
+
+fn first(arbiter: Arbiter) -> Config {
+    Config::first(
+        key(),
+        1,
+        NodeRef::new("a", 1),
+        store(),
+        [(store(), Incarnation(10))],
+        arbiter,
+        Policies::default(),
+    )
+    .unwrap()
+}
+
+fn at_witness() -> Config {
+    first(Arbiter::Witness {
+        id: W,
+        address: "w:1".into(),
+    })
+}
+
+/// Node a with an empty log, and the steps it gave.
+struct A {
+    unit: Unit,
+    now: Duration,
+    /// Number of frames that b sent.
+    frames: u64,
+    /// The last frame of a that b says it took in.
+    echo: u64,
+}
+
+impl A {
+    fn new(config: Config) -> Self {
+        Self::with_hard(HardState::adopting(config))
+    }
+
+    fn with_hard(hard: HardState) -> Self {
+        let part = LoadedPart {
+            storage: Incarnation(10),
+            data: DataState::Complete,
+            history: History::new(Position::START),
+            commit: LogIndex(0),
+        };
+        let loaded = Loaded {
+            me: NodeRef::new("a", 1),
+            boot: 1,
+            hard,
+            parts: BTreeMap::from([(store(), part)]),
+            seed: 1,
+        };
+        let now = Duration::from_secs(1);
+        Self {
+            unit: Unit::new(loaded, Timers::default(), now),
+            now,
+            frames: 0,
+            echo: 0,
+        }
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Step> {
+        self.now += Duration::from_millis(1);
+        self.unit.handle(self.now, event);
+        self.unit.take_steps()
+    }
+
+    fn written(&mut self, through: WriteId) -> Vec<Step> {
+        let part = store();
+        self.tell(Event::Written { part, through })
+    }
+
+    fn propose(&mut self, request: u64) -> Vec<Step> {
+        self.tell(Event::Propose {
+            part: store(),
+            payload: Bytes::from_static(b"x"),
+            request: RequestId(request),
+        })
+    }
+
+    /// A frame of b, in a's configuration and run.
+    fn frame(&mut self, body: Body) -> Vec<Step> {
+        self.frames += 1;
+        let frame = Frame {
+            key: key(),
+            from: NodeRef::new("b", 2),
+            id: self.unit.config().id(),
+            run: self.unit.run(),
+            number: self.frames,
+            echo: self.echo,
+            body,
+        };
+        self.tell(Event::Frame(Box::new(frame)))
+    }
+
+    /// b is empty, opens the stream and has all.
+    fn catch_up(&mut self) -> Vec<Step> {
+        let steps = self.tell(Event::Link(Link::Up));
+        let opening = steps.iter().find_map(|step| match sent(step)? {
+            Body::Open { opening, .. } => Some(*opening),
+            _ => None,
+        });
+        let stream = StreamId {
+            boot: 1,
+            opening: 1,
+        };
+        let summary = PartSummary {
+            storage: Incarnation(20),
+            data: DataState::Complete,
+            history: History::new(Position::START),
+            commit: LogIndex(0),
+        };
+        self.frame(Body::OpenAck {
+            opening: opening.expect("an Open is sent when the link is up"),
+            parts: BTreeMap::from([(store(), Opened { stream, summary })]),
+        });
+        self.frame(Body::Ack {
+            part: store(),
+            stream,
+            matched: LogIndex(0),
+        })
+    }
+}
+
+fn sent(step: &Step) -> Option<&Body> {
+    match &step.act {
+        Act::Send(frame) => Some(&frame.body),
+        _ => None,
+    }
+}
+
+fn number_of_confirm(step: &Step) -> Option<u64> {
+    match &step.act {
+        Act::Send(frame) if frame.body == Body::ReadConfirm => Some(frame.number),
+        _ => None,
+    }
+}
+
+/// Numbers of the writes of the hard state, and what they make of it.
+fn hard_writes(steps: &[Step]) -> Vec<(WriteId, HardState)> {
+    let writes = steps.iter().filter_map(|step| match &step.act {
+        Act::Write(write) => Some(write),
+        _ => None,
+    });
+    let hard = writes.flat_map(|write| write.records.iter().map(|record| (write.id, record)));
+    hard.filter_map(|(id, record)| match record {
+        Record::Hard(hard) => Some((id, (**hard).clone())),
+        _ => None,
+    })
+    .collect()
+}
+
+fn last_write(steps: &[Step]) -> WriteId {
+    let writes = steps.iter().rev().find_map(|step| match &step.act {
+        Act::Write(write) => Some(write.id),
+        _ => None,
+    });
+    writes.expect("something is written")
+}
+
+fn answers(steps: &[Step]) -> Vec<Answer> {
+    let answers = steps.iter().filter_map(|step| match &step.act {
+        Act::Answer { answer, .. } => Some(answer.clone()),
+        _ => None,
+    });
+    answers.collect()
+}
+
+/// The witness answers what the register holds, so that the start is over.
+fn heard(a: &mut A) -> Vec<Step> {
+    let word = WitnessWord {
+        key: key(),
+        witness: W,
+        answers: None,
+        tell: Tell::Register(Box::new(a.unit.config().clone())),
+    };
+    a.tell(Event::Witness(Box::new(word)))
+}
+
+/// `repl A1`, A5: a node alone serves only after its new run is durable.
+#[test]
+fn a_start_raises_the_run_before_anything_is_served() {
+    let mut a = A::new(at_witness());
+    let steps = heard(&mut a);
+    let [(write, hard)] = &hard_writes(&steps)[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(hard.run, 1);
+    let served = steps
+        .iter()
+        .find(|step| matches!(step.act, Act::Serve { active: true, .. }));
+    assert_eq!(served.unwrap().after, *write);
+}
+
+/// `repl L2`: one node in sync: committed when durable here, and not before.
+#[test]
+fn a_write_is_answered_after_its_entry_is_durable_and_applied() {
+    let mut a = A::new(first(Arbiter::None(LonePolicy::Stop)));
+    assert_eq!(a.unit.status().state, State::Alone);
+    let steps = a.propose(7);
+    assert!(answers(&steps).is_empty());
+    let write = last_write(&steps);
+    let steps = a.written(write);
+    let kinds: Vec<_> = steps.iter().map(|step| &step.act).collect();
+    assert!(
+        matches!(
+            &kinds[..],
+            [
+                Act::Apply {
+                    through: LogIndex(1),
+                    ..
+                },
+                Act::Answer {
+                    answer: Answer::Committed(LogIndex(1)),
+                    ..
+                },
+                ..
+            ]
+        ),
+        "{kinds:?}"
+    );
+}
+
+/// Proposals that come while the disk writes go out as one batch.
+#[test]
+fn what_comes_while_the_disk_writes_is_one_batch() {
+    let mut a = A::new(first(Arbiter::None(LonePolicy::Stop)));
+    let steps = a.propose(1);
+    let Act::Write(one) = &steps.last().unwrap().act else {
+        panic!("{steps:?}")
+    };
+    assert!(a.propose(2).is_empty());
+    assert!(a.propose(3).is_empty());
+    let steps = a.written(one.id);
+    let batches: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match &step.act {
+            Act::Write(write) => Some(write.records.clone()),
+            _ => None,
+        })
+        .collect();
+    let [records] = &batches[..] else {
+        panic!("{steps:?}")
+    };
+    assert!(matches!(&records[..], [Record::Entries(entries)] if entries.len() == 2));
+}
+
+/// Bounds are kept by refusing, with nothing tried.
+#[test]
+fn a_full_window_refuses_proposals() {
+    let mut a = A::new(first(Arbiter::None(LonePolicy::Stop)));
+    for request in 0..WINDOW_ENTRIES_MAX {
+        assert!(answers(&a.propose(request)).is_empty());
+    }
+    assert_eq!(answers(&a.propose(9999)), [Answer::Busy]);
+}
+
+/// `repl D1`, D2: the intent is durable before the compare-and-swap leaves.
+#[test]
+fn an_add_is_asked_for_only_after_its_intent_is_durable() {
+    let mut a = A::new(at_witness());
+    heard(&mut a);
+    let steps = a.catch_up();
+    let [(write, hard)] = &hard_writes(&steps)[..] else {
+        panic!("{steps:?}")
+    };
+    let pending = hard.pend_add.as_ref().unwrap();
+    assert_eq!(pending.replica.node, NodeRef::new("b", 2));
+    let call = steps.iter().find(
+        |step| matches!(&step.act, Act::Call(call) if matches!(&call.ask, Ask::Cas(cas) if matches!(cas.form, Form::Add { .. }))),
+    );
+    assert_eq!(call.unwrap().after, *write);
+}
+
+/// `repl L2`, R2, D2: from then on the other node has its veto.
+#[test]
+fn while_an_add_is_in_doubt_commits_and_reads_need_the_other_node() {
+    let mut a = A::new(at_witness());
+    heard(&mut a);
+    a.catch_up();
+    let steps = a.propose(1);
+    let write = last_write(&steps);
+    let steps = a.written(write);
+    assert!(answers(&steps).is_empty(), "not acknowledged there");
+    let steps = a.tell(Event::Read {
+        part: store(),
+        request: RequestId(2),
+    });
+    assert!(answers(&steps).is_empty(), "not confirmed there");
+    a.echo = steps.iter().find_map(number_of_confirm).unwrap();
+    let stream = StreamId {
+        boot: 1,
+        opening: 1,
+    };
+    let steps = a.frame(Body::Ack {
+        part: store(),
+        stream,
+        matched: LogIndex(1),
+    });
+    let index = LogIndex(1);
+    assert_eq!(
+        answers(&steps),
+        [Answer::Committed(index), Answer::ReadAt(index)]
+    );
+}
+
+/// `repl D4`: a restart with an ADD in doubt gives up by the bump, and does not serve by itself.
+#[test]
+fn a_restart_with_an_add_in_doubt_waits_and_asks_for_the_bump() {
+    let mut a = A::new(at_witness());
+    heard(&mut a);
+    let steps = a.catch_up();
+    let (_, hard) = hard_writes(&steps).pop().unwrap();
+    let mut again = A::with_hard(hard);
+    let steps = heard(&mut again);
+    assert!(
+        !steps
+            .iter()
+            .any(|step| matches!(step.act, Act::Serve { active: true, .. }))
+    );
+    let form = steps.iter().find_map(|step| match &step.act {
+        Act::Call(call) => match &call.ask {
+            Ask::Cas(cas) => Some(cas.form.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(form, Some(Form::Remove));
+}
+
+/// `repl L2`: an acknowledgement for another opening of the stream counts for nothing.
+#[test]
+fn an_acknowledgement_of_another_opening_does_not_count() {
+    let mut a = A::new(at_witness());
+    heard(&mut a);
+    a.catch_up();
+    let steps = a.propose(1);
+    let write = last_write(&steps);
+    a.written(write);
+    let stream = StreamId {
+        boot: 1,
+        opening: 77,
+    };
+    let steps = a.frame(Body::Ack {
+        part: store(),
+        stream,
+        matched: LogIndex(1),
+    });
+    assert!(answers(&steps).is_empty());
+}
