@@ -133,6 +133,8 @@ pub struct Node<W> {
     revoking: BTreeMap<i64, usize>,
     /// The alarm for damage that a read met is under way.
     raising_corrupt: bool,
+    /// The disk has no room for more log than the current segment.
+    log_is_full: bool,
     /// When the node asked to be woken at the latest.
     wake_at: Option<Duration>,
     random: u64,
@@ -176,6 +178,7 @@ impl<W> Node<W> {
             expiring: 0,
             revoking: BTreeMap::new(),
             raising_corrupt: false,
+            log_is_full: false,
             wake_at: None,
             random: options.seed,
             stats: NodeStats::default(),
@@ -323,6 +326,12 @@ impl<W> Node<W> {
         self.saving.stats = stats;
     }
 
+    /// Tells whether the log has no room beyond its current segment. What needs space is refused
+    /// then, so that what is left goes to what frees some (`etcd S53`).
+    pub const fn set_log_full(&mut self, is_full: bool) {
+        self.log_is_full = is_full;
+    }
+
     /// Reads applied state (`repl R1`); also answers the store's revision.
     ///
     /// # Errors
@@ -437,7 +446,8 @@ impl<W> Node<W> {
         let cost = command.space_cost();
         if cost > 0 && !self.store.has_alarm(AlarmKind::NoSpace) {
             let quota = self.options.quota_bytes;
-            if quota > 0 && self.state_bytes().file_bytes + cost >= quota {
+            let is_reached = quota > 0 && self.state_bytes().file_bytes + cost >= quota;
+            if is_reached || self.log_is_full {
                 self.raise(AlarmKind::NoSpace);
                 return Err(Refusal::NoSpace);
             }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use kine2_backend::Backend;
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
-    Alarm, AlarmChange, AlarmKind, Applied, Command, Compact, Compare, KeyRange, LeaseGrant,
-    Operand, Put, RangeQuery, Refusal, Relation, StateBatch, Store, StoreOptions, Txn,
+    Alarm, AlarmChange, AlarmKind, Applied, Command, Compact, Compare, Delete, KeyRange,
+    LeaseGrant, Operand, Put, RangeQuery, Refusal, Relation, StateBatch, Store, StoreOptions, Txn,
     WatchOptions,
 };
 use kine2_node::{Event, LogEntry, Node, NodeOptions, QUEUE_BYTES_MAX};
@@ -502,6 +502,49 @@ fn s49_an_id_that_is_revoked_and_granted_anew_as_it_expires_is_a_new_lease() {
     assert_eq!(bench.node.keep_alive(bench.now, 7), 60);
     bench.pass(Duration::from_secs(61));
     assert_eq!(bench.lease_ttl(7), None, "and it expires as any other");
+}
+
+#[test]
+fn s53_while_the_log_is_full_only_what_needs_space_is_refused() {
+    let alarm = Alarm {
+        member_id: 1,
+        kind: AlarmKind::NoSpace,
+    };
+    let refused = |bench: &Bench, waiter| {
+        let mut answers = bench.answers.iter();
+        answers.any(|answer| *answer == (waiter, Err(Refusal::NoSpace)))
+    };
+    let mut bench = Bench::new();
+    bench.submit(1, put("a"));
+    bench.finish();
+    bench.node.set_log_full(true);
+    bench.submit(2, put("b"));
+    bench.submit(
+        3,
+        Command::Delete(Delete {
+            range: KeyRange::single("a".into()),
+            prev_kv: false,
+        }),
+    );
+    bench.finish();
+    assert!(refused(&bench, 2) && bench.answered(3) && !refused(&bench, 3));
+    assert!(bench.node.store().alarms().contains(&alarm));
+    bench.submit(4, compact(3));
+    bench.submit(5, Command::Alarm(AlarmChange::Clear(alarm)));
+    bench.finish();
+    assert!(bench.node.store().alarms().is_empty());
+    bench.submit(6, put("b"));
+    bench.finish();
+    assert!(refused(&bench, 6), "disarmed too early");
+
+    bench.node.set_log_full(false);
+    bench.submit(7, put("b"));
+    bench.finish();
+    assert!(refused(&bench, 7), "the alarm stays until it is disarmed");
+    bench.submit(8, Command::Alarm(AlarmChange::Clear(alarm)));
+    bench.submit(9, put("b"));
+    bench.finish();
+    assert!(bench.answered(9) && !refused(&bench, 9));
 }
 
 #[test]

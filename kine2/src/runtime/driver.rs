@@ -11,6 +11,7 @@ use kine2_mvcc::{Alarm, AlarmKind};
 use kine2_node::Event;
 use tracing::{error, info, warn};
 
+use super::log_space::DISK_FULL;
 use super::log_thread::LogThread;
 use super::open::{LOG_DIR, STATE_DIR};
 use super::shared::{Finished, Shared};
@@ -80,8 +81,9 @@ fn tell_alarms(told: &mut BTreeSet<Alarm>, alarms: &BTreeSet<Alarm>) {
     for Alarm { kind, .. } in alarms.difference(told) {
         match kind {
             AlarmKind::NoSpace => warn!(
-                "alarm NOSPACE: the state has reached quota-bytes; what needs space is refused \
-                 until history is compacted, the state defragmented and the alarm disarmed"
+                "alarm NOSPACE: the state has reached quota-bytes, or the disk is full; what needs \
+                 space is refused until there is space and the alarm is disarmed (a state gives \
+                 space back when history is compacted and the state defragmented)"
             ),
             AlarmKind::Corrupt => error!(
                 "alarm CORRUPT: every write is refused until the cause is mended and the alarm \
@@ -104,8 +106,15 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
     // The errors name their causes themselves; what they do not know is the directory.
     let event = match finished {
         Finished::Logged(result) => {
-            result.map_err(|error| anyhow!("write the log in {log}: {error}"))?;
+            result.map_err(|error| {
+                let hint = if error.is_no_space() { DISK_FULL } else { "" };
+                anyhow!("write the log in {log}: {error}{hint}")
+            })?;
             Event::Persisted
+        }
+        Finished::LogFull(is_full) => {
+            shared.node.lock().set_log_full(is_full);
+            return Ok(());
         }
         Finished::Saved(result) => {
             let saved = result.map_err(|error| anyhow!("write the state in {state}: {error}"));

@@ -6,9 +6,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kine2_node::LogEntry;
-use kine2_wal::{FileDisk, LogIndex, Prepared, Term, Wal, WalError};
+use kine2_wal::{FileDisk, LogIndex, Term, Wal, WalError};
 use tracing::warn;
 
+use super::log_space::LogSpace;
 use super::metrics::RuntimeMetrics;
 use super::shared::{Finished, Shared};
 
@@ -17,6 +18,8 @@ pub(super) type Log = Wal<FileDisk>;
 
 /// Quiet time after which the next segment is made ready.
 const IDLE: Duration = Duration::from_millis(20);
+/// How often a full disk is looked at again.
+const FULL_RETRY: Duration = Duration::from_secs(5);
 
 /// Bytes appended after which the next segment is brought a step nearer although it is not quiet.
 /// A step zeroes twice as much, so a segment is ready when the one before it is half full; made
@@ -40,13 +43,14 @@ pub(super) struct LogThread {
 impl LogThread {
     pub(super) fn spawn(
         log: Log,
+        space: LogSpace,
         shared: Arc<Shared>,
         metrics: Arc<RuntimeMetrics>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let thread = std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || run(log, &shared, &metrics, &queue))?;
+            .spawn(move || run(log, space, &shared, &metrics, &queue))?;
         Ok(Self { jobs, thread })
     }
 
@@ -74,40 +78,44 @@ impl LogThread {
 /// What quiet time is for, a step at a time, so that a batch never waits for long: making the next
 /// segment ready, then noting that the last batch was durable, so that damage to it is not taken
 /// for a write that a power cut tore. Answers whether there is more to do.
-fn use_quiet_time(log: &mut Log) -> Result<bool, WalError> {
-    if prepare(log)? == Prepared::More {
+fn use_quiet_time(log: &mut Log, space: &mut LogSpace, shared: &Shared) -> Result<bool, WalError> {
+    if space.prepare(log, shared)? {
         return Ok(true);
     }
     log.mark()?;
     Ok(false)
 }
 
-/// Does a step towards the next segment.
-fn prepare(log: &mut Log) -> Result<Prepared, WalError> {
-    match log.prepare_next() {
-        // A full disk is told to whoever writes, when it is met by a write.
-        Err(error) if error.is_no_space() => Ok(Prepared::Done),
-        other => other,
-    }
-}
-
 /// Does as many steps towards the next segment as `appended` bytes ask for, and takes them off.
-fn keep_pace(log: &mut Log, appended: &mut usize) -> Result<(), WalError> {
+fn keep_pace(
+    log: &mut Log,
+    space: &mut LogSpace,
+    shared: &Shared,
+    appended: &mut usize,
+) -> Result<(), WalError> {
     while *appended >= STEP_EVERY_BYTES {
         *appended -= STEP_EVERY_BYTES;
-        if prepare(log)? == Prepared::Done {
+        if !space.prepare(log, shared)? {
             *appended = 0;
         }
     }
     Ok(())
 }
 
-fn run(mut log: Log, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver<Job>) {
+fn run(
+    mut log: Log,
+    mut space: LogSpace,
+    shared: &Shared,
+    metrics: &RuntimeMetrics,
+    queue: &Receiver<Job>,
+) {
     let mut is_busy = true;
     let mut appended = 0;
     loop {
         let next = if is_busy {
             queue.recv_timeout(IDLE)
+        } else if space.is_full() {
+            queue.recv_timeout(FULL_RETRY)
         } else {
             queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
@@ -121,7 +129,7 @@ fn run(mut log: Log, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver
                 shared.finish(Finished::Logged(result));
                 appended += entries.iter().map(|e| e.payload.len()).sum::<usize>();
                 if is_written {
-                    keep_pace(&mut log, &mut appended)
+                    keep_pace(&mut log, &mut space, shared, &mut appended)
                 } else {
                     Ok(())
                 }
@@ -129,7 +137,7 @@ fn run(mut log: Log, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver
             Ok(Job::CutBelow(index)) => log.cut_below(LogIndex(index)),
             Err(RecvTimeoutError::Timeout) => {
                 metrics.log_bytes.set(log.size_bytes());
-                use_quiet_time(&mut log).map(|more| is_busy = more)
+                use_quiet_time(&mut log, &mut space, shared).map(|more| is_busy = more)
             }
             Err(RecvTimeoutError::Disconnected) => {
                 if let Err(error) = log.mark() {

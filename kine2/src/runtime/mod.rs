@@ -2,6 +2,7 @@
 
 mod driver;
 mod identity;
+mod log_space;
 mod log_thread;
 mod member;
 mod metrics;

@@ -5,7 +5,7 @@ use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use kine2_backend::Options as BackendOptions;
 use kine2_mvcc::{Backend, BackendError, LogPosition, Store, StoreOptions};
@@ -14,6 +14,7 @@ use kine2_wal::{FileDisk, LogIndex, Recovery, Term, Wal, WalOptions};
 use tracing::{info, warn};
 
 use super::identity::{NodeIdentity, random_id};
+use super::log_space::DISK_FULL;
 use super::log_thread::Log;
 use super::shared::Waiter;
 
@@ -68,9 +69,14 @@ pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
     let (backend, store) = open_state(&state_dir, options, &log, &recovery)?;
     let term = next_term(&recovery)?;
     // A node never goes on in a run that it may have used before it stopped (`repl A5`).
-    log.set_hard_state(encode_hard_state(term))
-        .context("note the new run in the log")?;
-    log.sync().context("note the new run in the log")?;
+    let noted = log.set_hard_state(encode_hard_state(term));
+    noted.and_then(|()| log.sync()).map_err(|error| {
+        let hint = if error.is_no_space() { DISK_FULL } else { "" };
+        anyhow!(
+            "note the new run in the log in {}: {error}{hint}",
+            log_dir.display()
+        )
+    })?;
     Ok(Opened {
         identity,
         log,

@@ -12,10 +12,11 @@ use tracing::{error, info};
 
 use super::driver::{drive, settle};
 use super::identity::random_id;
+use super::log_space::LogSpace;
 use super::log_thread::LogThread;
 use super::member::SingleMember;
 use super::metrics::RuntimeMetrics;
-use super::open::{OpenOptions, Opened, open};
+use super::open::{LOG_DIR, OpenOptions, Opened, open};
 use super::shared::Shared;
 use super::state_thread::StateThread;
 use crate::config::ServeConfig;
@@ -109,7 +110,8 @@ async fn run(
     node.set_state_bytes(backend.stats()?);
     let shared = Arc::new(Shared::new(node, config.data_dir.clone(), started));
     let metrics = Arc::new(RuntimeMetrics::default());
-    let log = LogThread::spawn(log, Arc::clone(&shared), Arc::clone(&metrics))
+    let space = LogSpace::new(config.data_dir.join(LOG_DIR));
+    let log = LogThread::spawn(log, space, Arc::clone(&shared), Arc::clone(&metrics))
         .context("start the log thread")?;
     let state = StateThread::spawn(backend, Arc::clone(&shared), Arc::clone(&metrics))
         .context("start the state thread")?;

@@ -20,6 +20,8 @@ pub(super) type Waiter = oneshot::Sender<Result<Applied, Refusal>>;
 pub(super) enum Finished {
     /// The log batch is durable.
     Logged(Result<(), WalError>),
+    /// Whether the disk has no room for the log's next segment; told when it changes.
+    LogFull(bool),
     /// The state batch is applied.
     Saved(Result<BackendStats, BackendError>),
     /// The state has another size.

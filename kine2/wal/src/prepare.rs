@@ -91,6 +91,15 @@ impl<F: DiskFile> Supply<F> {
         }
     }
 
+    /// Bytes that the disk must still have until [`step`](Self::step) is done.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        if self.next.is_some() || !self.pool.is_empty() {
+            return 0;
+        }
+        let written = self.zeroing.as_ref().map_or(0, |zeroing| zeroing.written);
+        self.options.segment_bytes - written
+    }
+
     /// Segment `sequence`, made now if it is not ready.
     pub(crate) fn take<D: Disk<File = F>>(
         &mut self,

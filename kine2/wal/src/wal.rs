@@ -257,6 +257,25 @@ impl<D: Disk> Wal<D> {
         result
     }
 
+    /// Bytes that the disk must still have for the next segment; 0 when it is ready, or a file
+    /// that was cut is there to be used again.
+    #[must_use]
+    pub fn preparation_bytes(&self) -> u64 {
+        self.supply.missing_bytes()
+    }
+
+    /// Bytes of records that the current segment still takes.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        self.current().file.bytes - self.synced - self.staged_bytes()
+    }
+
+    /// Size of the current segment.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.current().file.bytes
+    }
+
     /// Durable entries in `[range.start, range.end)`, from the first on: as many as are there and
     /// have at most `max_bytes` of payload together, but at least one.
     ///

@@ -231,6 +231,8 @@ fn a_full_disk_is_noticed_while_there_is_room_in_the_segment() {
     disk.limit_bytes(Some(100_000));
     let full = wal.prepare_next().unwrap_err();
     assert!(full.is_no_space(), "{full}");
+    assert_eq!(wal.preparation_bytes(), wal.segment_bytes());
+    assert!(wal.room_bytes() > 50_000, "{}", wal.room_bytes());
     assert_eq!(
         kine2_wal::Disk::list(&disk).unwrap(),
         ["0000000000000001.wal"]
@@ -240,6 +242,7 @@ fn a_full_disk_is_noticed_while_there_is_room_in_the_segment() {
     // There is room again.
     disk.limit_bytes(None);
     while wal.prepare_next().unwrap() == Prepared::More {}
+    assert_eq!(wal.preparation_bytes(), 0);
     wal.append(term(1), &payload(2, 44_000)).unwrap();
     wal.append(term(1), &payload(3, 44_000)).unwrap();
     wal.sync().unwrap();

@@ -8,12 +8,13 @@ use futures_util::stream;
 use http::uri::PathAndQuery;
 use kine2_proto::WireCodec;
 use kine2_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DefragmentRequest, DefragmentResponse,
-    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader,
-    TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, watch_request,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
+    DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, ResponseHeader, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest,
+    WatchResponse, watch_request,
 };
 use prost::Message;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -149,7 +150,15 @@ impl Client {
         self.call(path, DefragmentRequest {}).await
     }
 
-    /// Hashes everything up to a revision.
+    /// Lists, raises or disarms alarms.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Status> {
+        self.call("/etcdserverpb.Maintenance/Alarm", request).await
+    }
+
+    /// Hash of everything at a revision.
     ///
     /// # Errors
     /// What the server says.

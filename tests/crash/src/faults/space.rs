@@ -3,14 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use kine2_proto::etcdserverpb::AlarmRequest;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tonic::Status;
 
 use super::disk::repeat;
 use super::{Case, Depth, ends_with};
+use crate::client::Client;
 use crate::rng::Rng;
 
 const FULL: &str = "No space left";
+const NO_SPACE: &str = "database space exceeded";
+/// etcd's number for it.
+const DEACTIVATE: i32 = 2;
 
 pub(super) async fn log_runs_out_of_space(depth: Depth, rng: Rng) -> anyhow::Result<String> {
     repeat(depth, rng, "write,log", 60, "enospc", &["wal", FULL]).await
@@ -45,6 +50,20 @@ impl Drop for Tmpfs<'_> {
     }
 }
 
+/// Disarms all alarms, as an operator does once there is space.
+async fn disarm(client: &Client) -> anyhow::Result<()> {
+    let raised = client.alarm(AlarmRequest::default()).await?;
+    for alarm in raised.alarms {
+        let request = AlarmRequest {
+            action: DEACTIVATE,
+            member_id: alarm.member_id,
+            alarm: alarm.alarm,
+        };
+        client.alarm(request).await?;
+    }
+    Ok(())
+}
+
 const NO_MOUNTS: &str = "passed over: mounting needs root; the shim's scenarios cover it";
 
 /// A real file system is filled, first by writes, then so far that a start has no room either.
@@ -65,8 +84,15 @@ pub(super) async fn file_system_is_full(depth: Depth, _: Rng) -> anyhow::Result<
         let (server, client) = case.plain.start().await?;
         let written = case.ledger.write(&client, 10_000, 8).await;
         ensure!(written.is_err(), "{mib} MiB held 80 MB");
-        drop(client);
-        last = ends_with(server, &[FULL]).await?;
+        last = if written.is_err_and(|status| status.message().ends_with(NO_SPACE)) {
+            // It goes on without what needs space.
+            case.ledger.check(&client).await?;
+            server.kill().await?;
+            format!("refused: {NO_SPACE}")
+        } else {
+            drop(client);
+            ends_with(server, &[FULL]).await?
+        };
         acknowledged += case.ledger.done.len();
         // Without room it may start or not, but it must not harm what is there.
         if let Ok((server, client)) = case.plain.start().await {
@@ -80,6 +106,10 @@ pub(super) async fn file_system_is_full(depth: Depth, _: Rng) -> anyhow::Result<
             }
         }
         tmpfs.remount(MountFlags::empty(), &format!("size={}m", mib + 40))?;
+        let (server, client) = case.plain.start().await?;
+        disarm(&client).await?;
+        drop(client);
+        server.stop().await?;
         case.check_after()
             .await
             .with_context(|| format!("{mib} MiB"))?;

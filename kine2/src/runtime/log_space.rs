@@ -1,0 +1,103 @@
+//! Whether the disk has room for the log's next segment.
+
+use std::path::PathBuf;
+
+use kine2_wal::{Prepared, WalError};
+use tracing::{info, warn};
+
+use super::log_thread::Log;
+use super::shared::{Finished, Shared};
+
+/// The part of a segment that its preparation leaves free on the disk, for the state: it goes on
+/// growing a little while history is compacted.
+const RESERVE_PART: u64 = 2;
+
+/// What stands behind the error of a log that met a full disk.
+pub(super) const DISK_FULL: &str =
+    " (what was answered is safe: make room on the disk, and kine2 starts again)";
+
+/// The log's directory, and whether its disk was found full.
+#[derive(Debug)]
+pub(super) struct LogSpace {
+    dir: PathBuf,
+    is_full: bool,
+}
+
+impl LogSpace {
+    pub(super) const fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            is_full: false,
+        }
+    }
+
+    /// Whether the next segment could not be made ready.
+    pub(super) const fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Brings the next segment nearer if there is room for all of it. Answers whether there is
+    /// more to do at once. The node is told when this begins to fail, while the current segment
+    /// still takes what frees space, and when it succeeds again.
+    ///
+    /// # Errors
+    /// As [`kine2_wal::Wal::prepare_next`], but for a full disk.
+    pub(super) fn prepare(&mut self, log: &mut Log, shared: &Shared) -> Result<bool, WalError> {
+        let bytes = log.preparation_bytes();
+        if bytes > 0 && !self.has_room(bytes + log.segment_bytes() / RESERVE_PART) {
+            self.note(true, shared);
+            return Ok(false);
+        }
+        match log.prepare_next() {
+            Ok(Prepared::More) => Ok(true),
+            Ok(Prepared::Done) => {
+                self.note(false, shared);
+                Ok(false)
+            }
+            Err(error) if error.is_no_space() => {
+                self.note(true, shared);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the disk has so much free space. One that does not tell is tried.
+    fn has_room(&self, bytes: u64) -> bool {
+        rustix::fs::statvfs(&self.dir).map_or(true, |disk| {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            free >= bytes
+        })
+    }
+
+    fn note(&mut self, is_full: bool, shared: &Shared) {
+        if self.is_full == is_full {
+            return;
+        }
+        self.is_full = is_full;
+        if is_full {
+            warn!(
+                dir = %self.dir.display(),
+                "the disk has no room for the log's next segment: what needs space is refused \
+                 until there is room and the alarm NOSPACE is disarmed"
+            );
+        } else {
+            info!("the disk has room for the log's next segment again");
+        }
+        shared.finish(Finished::LogFull(is_full));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_what_the_disk_has_and_a_disk_that_does_not_tell_is_tried() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = LogSpace::new(dir.path().to_owned());
+        assert!(!space.has_room(u64::MAX));
+        assert!(!space.has_room(1 << 60));
+        assert!(LogSpace::new("/is/not/there".into()).has_room(1));
+    }
+}
