@@ -348,13 +348,14 @@ impl Index {
         };
         let mut lower = std::mem::take(&mut self.chunks[at].entries);
         let upper = lower.split_off(cut);
-        self.chunks[at] = Chunk::of(lower);
-        self.chunks.insert(at + 1, Chunk::of(upper));
+        // One after the other, each with its bound: when a bound shortens what all have in common,
+        // the heads are made anew from the chunks as they are then.
         // Of the lower half as well: the first chunk may have got keys below its bound.
+        self.chunks[at] = Chunk::of(lower);
         self.lowers.remove(at);
-        let key_at = |at: usize| &self.chunks[at].lower[..];
-        self.lowers.insert(at, key_at);
-        self.lowers.insert(at + 1, key_at);
+        self.lowers.insert(at, |at| &self.chunks[at].lower);
+        self.chunks.insert(at + 1, Chunk::of(upper));
+        self.lowers.insert(at + 1, |at| &self.chunks[at].lower);
     }
 }
 
@@ -398,6 +399,26 @@ mod tests {
             cached: None,
             recently_read: false,
             older: Vec::new(),
+        }
+    }
+
+    /// Keys that begin unlike all before fill up the first chunk: its split shortens what the
+    /// chunks' bounds have in common, and keys of the last chunk were lost from sight by it.
+    #[test]
+    fn keys_below_all_others_leave_those_in_sight() {
+        let mut index = Index::default();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for (prefix, count) in [("/k/", 4 * CHUNK_MAX), ("/d/", 2 * CHUNK_MAX)] {
+            for number in 0..count {
+                keys.push(format!("{prefix}{number:04}").into_bytes());
+                let key = keys.last().unwrap();
+                let place = index.seek(key).unwrap_err();
+                index.insert_at(place, entry(key, true));
+                for key in &keys {
+                    let found = index.find(key).expect("it was inserted");
+                    assert_eq!(index.entry(found).key[..], key[..]);
+                }
+            }
         }
     }
 
