@@ -120,7 +120,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "segment-bytes",
         "bytes from 1MiB to 1GiB",
-        "64MiB",
+        "16MiB",
         "Size of a log segment",
     ),
     key(

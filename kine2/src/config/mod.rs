@@ -109,7 +109,7 @@ impl ServeConfig {
             state_engine: reader.text("state-engine").unwrap_or("redb").to_owned(),
             segment_bytes: reader
                 .bytes("segment-bytes", 1 << 20, 1 << 30)?
-                .unwrap_or(64 << 20)
+                .unwrap_or(kine2_wal::DEFAULT_SEGMENT_BYTES)
                 .next_multiple_of(4096),
             cache_bytes: to_usize(reader.bytes("cache-bytes", 0, u64::MAX)?, cache_default),
             checkpoint_bytes: to_usize(

@@ -21,8 +21,9 @@ pub const MAX_HARD_STATE_BYTES: usize = 16 << 10;
 /// Most that is ever written and not yet flushed; more that is staged goes out in several batches.
 pub const MAX_BATCH_BYTES: u64 = 4 << 20;
 
-/// Segment size unless told otherwise; small flash takes 16 MiB.
-pub const DEFAULT_SEGMENT_BYTES: u64 = 64 << 20;
+/// Segment size unless told otherwise. A new log fills its first few segments with zeros before
+/// it can use any again: small ones cost a young log less, and a full disk less room.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Smallest segment. Below 4 MiB the segment bounds the payload: see [`WalOptions::max_payload_bytes`].
 pub const MIN_SEGMENT_BYTES: u64 = 64 << 10;
