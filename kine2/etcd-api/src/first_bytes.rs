@@ -50,8 +50,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_version_is_known_by_its_first_bytes_or_the_time_is_up() {
         let whole = [PREFACE, b"\0\0\0\x04"].concat();
+        type Pieces<'a> = &'a [&'a [u8]];
         // What comes in which pieces, and what is heard.
-        let cases: [(&[&[u8]], Option<&[u8]>); 6] = [
+        let cases: [(Pieces<'_>, Option<&[u8]>); 6] = [
             (&[b"G"], Some(b"G")),
             (&[b"P", b"OST / HTTP/1.1\r\n"], Some(b"POST / HTTP/1.1\r\n")),
             (&[b"PRI * HTTP", &PREFACE[10..]], Some(PREFACE)),

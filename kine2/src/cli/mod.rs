@@ -115,7 +115,7 @@ fn machine() -> Machine {
         } else {
             host_name
         },
-        memory_bytes: rustix::system::sysinfo().totalram.into(),
+        memory_bytes: rustix::system::sysinfo().totalram,
     }
 }
 

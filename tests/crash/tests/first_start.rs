@@ -2,8 +2,6 @@
 //! the power. What a start has made and not flushed is there for the next one, and not durable: the
 //! next one has to flush it before it builds on it.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
-
 use kine2_crash::block_on;
 use kine2_crash::cut::{Mode, cut_as};
 use kine2_crash::ledger::Ledger;
