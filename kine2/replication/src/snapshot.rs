@@ -1,4 +1,4 @@
-//! Snapshots, for a peer that the kept log does not reach (`repl N1` to N5).
+//! Snapshots, for a peer that the kept log does not reach (`repl N1` to N6).
 
 use kine2_wal::Position;
 
@@ -6,7 +6,7 @@ use crate::hard_state::DataState;
 use crate::ids::{NodeRef, PartName};
 use crate::message::{Body, StreamId};
 use crate::output::{Act, Record, WriteId};
-use crate::part::{Sender, SnapshotOut};
+use crate::part::{Part, Sender, SnapshotOut};
 use crate::unit::Unit;
 
 /// A snapshot that is being switched to.
@@ -79,8 +79,8 @@ impl Unit {
         let Some(part) = self.parts.get(name) else {
             return;
         };
-        let installed = part.log.history().base() == position && part.installing.is_none();
-        if part.data == DataState::Complete && installed && part.receiving.is_none() {
+        if holds(part, position) {
+            self.part(name).receiving = None;
             let part = name.clone();
             return self.send(Body::SnapshotDone { part, position });
         }
@@ -147,7 +147,7 @@ impl Unit {
             return;
         };
         let receiving = part.receiving.is_some_and(|r| r.position == position);
-        let expected = receiving && part.commit <= position.index;
+        let expected = receiving && part.commit <= position.index && !holds(part, position);
         if !expected || in_sync || self.failed {
             return;
         }
@@ -182,4 +182,13 @@ impl Unit {
             part.sender = Sender::Idle;
         }
     }
+}
+
+/// N6: what a snapshot of `position` would bring is here already, in the log or below where it was
+/// cut. Switching to it would drop what came after, which may be acknowledged.
+fn holds(part: &Part, position: Position) -> bool {
+    let base = part.log.history().base();
+    let below = position.index < base.index && position.term <= base.term;
+    let whole = part.data == DataState::Complete && part.installing.is_none();
+    whole && (below || part.log.holds(position.index, position.term))
 }

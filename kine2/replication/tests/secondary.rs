@@ -1,0 +1,187 @@
+//! What one node that is out of sync does with the frames of a primary played by hand.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kine2_replication::{
+    Act, Arbiter, Body, ClusterId, Config, DataState, Event, Form, Frame, HardState, History,
+    Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy, NodeRef, Notice, PartName,
+    PartSummary, Policies, Position, RegisterKey, Replica, Step, StreamId, Term, Timers, Unit,
+};
+
+fn store() -> PartName {
+    "store".into()
+}
+
+/// Primary a alone, b a member.
+fn config() -> Config {
+    let (a, b) = (NodeRef::new("a", 1), NodeRef::new("b", 2));
+    let key = RegisterKey {
+        cluster: ClusterId(1),
+        unit: "main".into(),
+    };
+    let parts = [(store(), Incarnation(10))];
+    let arbiter = Arbiter::None(LonePolicy::Stop);
+    let policies = Policies::default();
+    let first = Config::first(key, 1, a.clone(), store(), parts, arbiter, policies).unwrap();
+    let replica = Replica {
+        node: b,
+        storage: Incarnation(20),
+    };
+    let add = Form::Add {
+        part: store(),
+        replica,
+    };
+    let both = add.make(&first, &a, 2).unwrap();
+    Form::Remove.make(&both, &a, 3).unwrap()
+}
+
+/// Positions 1 to `count` of `term`, whose payloads are `payload`.
+fn log(after: Position, term: Term, payload: &[u8], count: usize) -> Vec<Position> {
+    let next = |last: &Position| Some(last.extend(term, payload));
+    std::iter::successors(next(&after), next)
+        .take(count)
+        .collect()
+}
+
+const TERM: Term = Term { epoch: 1, run: 1 };
+
+/// Node b, with a stream that the primary a has opened.
+struct B {
+    unit: Unit,
+    now: Duration,
+    frames: u64,
+    stream: StreamId,
+}
+
+impl B {
+    fn new(history: History, commit: u64) -> Self {
+        let storage = Incarnation(20);
+        let data = DataState::Complete;
+        let part = LoadedPart {
+            storage,
+            data,
+            history: history.clone(),
+            commit: LogIndex(commit),
+        };
+        let loaded = Loaded {
+            me: NodeRef::new("b", 2),
+            boot: 1,
+            hard: HardState::adopting(config()),
+            parts: BTreeMap::from([(store(), part)]),
+            seed: 1,
+        };
+        let now = Duration::from_secs(1);
+        let mut b = Self {
+            unit: Unit::new(loaded, Timers::default(), now),
+            now,
+            frames: 0,
+            stream: StreamId {
+                boot: 1,
+                opening: 0,
+            },
+        };
+        b.tell(Event::Link(Link::Up));
+        b.open(history);
+        b
+    }
+
+    /// The primary shows `history` as its own.
+    fn open(&mut self, history: History) {
+        let commit = history.last().index;
+        let summary = PartSummary {
+            storage: Incarnation(10),
+            data: DataState::Complete,
+            history,
+            commit,
+        };
+        let steps = self.frame(Body::Open {
+            config: Box::new(config()),
+            opening: self.frames + 1,
+            parts: BTreeMap::from([(store(), summary)]),
+        });
+        let stream = bodies(&steps).find_map(|body| match body {
+            Body::OpenAck { parts, .. } => Some(parts[&store()].stream),
+            _ => None,
+        });
+        self.stream = stream.unwrap();
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Step> {
+        self.now += Duration::from_millis(1);
+        self.unit.handle(self.now, event);
+        self.unit.take_steps()
+    }
+
+    fn frame(&mut self, body: Body) -> Vec<Step> {
+        self.frames += 1;
+        let config = config();
+        let frame = Frame {
+            key: config.key(),
+            from: NodeRef::new("a", 1),
+            id: config.id(),
+            run: 1,
+            number: self.frames,
+            echo: 0,
+            body,
+        };
+        self.tell(Event::Frame(Box::new(frame)))
+    }
+
+    fn offer(&mut self, position: Position) -> Vec<Step> {
+        self.frame(Body::SnapshotOffer {
+            part: store(),
+            stream: self.stream,
+            position,
+        })
+    }
+}
+
+fn bodies(steps: &[Step]) -> impl Iterator<Item = &Body> {
+    steps.iter().filter_map(|step| match &step.act {
+        Act::Send(frame) => Some(&frame.body),
+        _ => None,
+    })
+}
+
+fn has(steps: &[Step], is: impl Fn(&Body) -> bool) -> bool {
+    bodies(steps).any(is)
+}
+
+fn diverges(steps: &[Step]) -> bool {
+    let is = |step: &Step| matches!(step.act, Act::Notice(Notice::Diverged(_)));
+    steps.iter().any(is)
+}
+
+fn history(base: Position, last: Position) -> History {
+    let mut history = History::new(base);
+    history.push(last);
+    history
+}
+
+/// `repl N6`: a late snapshot would drop what was acknowledged after it.
+#[test]
+fn a_snapshot_of_what_is_held_is_refused() {
+    let own = log(Position::START, TERM, b"x", 5);
+    let mut b = B::new(history(own[1], own[4]), 2);
+    for position in [own[0], own[1], own[2], own[4]] {
+        let steps = b.offer(position);
+        assert!(has(&steps, |body| matches!(
+            body,
+            Body::SnapshotDone { .. }
+        )));
+        assert!(!diverges(&steps));
+        let received = Event::SnapshotReceived {
+            part: store(),
+            position,
+        };
+        let steps = b.tell(received);
+        let is_write = |step: &Step| matches!(step.act, Act::Write(_));
+        assert!(!steps.iter().any(is_write), "{steps:?}");
+    }
+    let steps = b.offer(own[4].extend(TERM, b"x"));
+    let accepts = |body: &Body| matches!(body, Body::SnapshotAccept { .. });
+    assert!(has(&steps, accepts), "what is not held is taken");
+}
