@@ -8,12 +8,17 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kine2_mvcc::BackendError;
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::contain::{DropContained, contained};
 use crate::engine::{Engine, EngineOptions, Table, View, WriteBatch};
+
+/// Longest wait for sled's own threads to let go of a directory.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 /// A sled directory.
 #[derive(Debug)]
@@ -38,7 +43,7 @@ impl Engine for SledEngine {
             .flush_every_ms(None);
         Ok(Self {
             path: path.to_owned(),
-            db: DropContained::new(guarded(|| config.open())?),
+            db: DropContained::new(open_released(&config)?),
             state: RwLock::new(()),
         })
     }
@@ -81,6 +86,26 @@ impl Engine for SledEngine {
     fn file_bytes(&self) -> Result<u64, BackendError> {
         guarded(|| self.db.size_on_disk())
     }
+}
+
+/// Opens sled once those who had it open before have let go of its lock: its own threads do that
+/// some time after the last handle is dropped.
+fn open_released(config: &sled::Config) -> Result<sled::Db, BackendError> {
+    let begun = Instant::now();
+    loop {
+        match guarded(|| config.open()) {
+            Err(BackendError::Io(error)) if is_locked(&error) && begun.elapsed() < RELEASE_MAX => {
+                #[expect(clippy::disallowed_methods, reason = "a start waits for a file lock")]
+                std::thread::sleep(RELEASE_POLL);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled tells it in words only.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// sled while nothing is committed to it.
