@@ -196,8 +196,9 @@ impl Unit {
         let log = &part.log;
         let known = log.history().position_at(prev.index);
         if known.is_some_and(|known| known.term == prev.term && known.chain != prev.chain) {
-            return self.diverge(name);
+            return self.drop_tail(name, stream, prev.index);
         }
+        // One that ends below where this log was cut is merely old, too.
         if !log.holds(prev.index, prev.term) || !follow(prev, &entries) {
             return self.nack(name, stream);
         }
@@ -311,6 +312,26 @@ impl Unit {
         let receiver = self.parts.get(name).and_then(|part| part.receiver);
         if receiver.is_some_and(|receiver| receiver.stream == stream) {
             self.diverge(name);
+        }
+    }
+
+    /// N3: the log is another one at `index`. At or below the commit index that is a divergence;
+    /// above it the tail is merely not committed, and is dropped back to the newest entry before
+    /// whose chain is known, so that the next opening finds an earlier common point.
+    fn drop_tail(&mut self, name: &PartName, stream: StreamId, index: LogIndex) {
+        let part = &self.parts[name];
+        let to = part.log.history().position_before(index);
+        match to.filter(|to| to.index >= part.commit) {
+            Some(to) => {
+                let id = self.write(name, vec![Record::Truncate(to)]);
+                let part = self.part(name);
+                part.log.truncate(to, id);
+                part.verified = part.verified.map(|verified| verified.min(to.index));
+                part.receiver = None;
+                self.nack(name, stream);
+            }
+            // Where it begins to differ is not known: it may be at what is committed.
+            None => self.diverge(name),
         }
     }
 

@@ -163,12 +163,14 @@ impl Unit {
             part.peer_lost = replica.is_some();
             return self.stop_diverged(name, opened.stream);
         }
+        // N3: another chain above what is committed there is no divergence; the peer drops it.
+        let expect = theirs.history.position_at(point);
         part.sender = Sender::Sending(Sending {
             stream: opened.stream,
             next: point.next(),
             begun: false,
             reading: false,
-            expect: theirs.history.position_at(point),
+            expect: expect.filter(|_| point <= theirs.commit),
             progress: now,
         });
     }

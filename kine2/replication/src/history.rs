@@ -134,6 +134,13 @@ impl History {
         ends.chain([self.base]).find(|end| end.index == index)
     }
 
+    /// The newest position before `index` whose chain is known here.
+    #[must_use]
+    pub fn position_before(&self, index: LogIndex) -> Option<Position> {
+        let ends = self.spans.iter().rev().map(|span| span.end);
+        ends.chain([self.base]).find(|end| end.index < index)
+    }
+
     /// The last entry that this log and `other` have in common: in the newest term that is found
     /// in both, the earlier of its ends. Nothing if no term is found in both.
     #[must_use]

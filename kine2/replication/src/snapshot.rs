@@ -92,8 +92,10 @@ impl Unit {
             let part = name.clone();
             return self.send(Body::SnapshotDone { part, position });
         }
-        // N3: what is final here is kept.
-        if part.commit > position.index {
+        // N3: what is final here is kept; a tail that is not is replaced.
+        let term = part.log.history().term_at(position.index);
+        let other = part.commit == position.index && term.is_some_and(|t| t != position.term);
+        if part.commit > position.index || other {
             return self.diverge(name);
         }
         if part.installing.is_some() || part.diverged {

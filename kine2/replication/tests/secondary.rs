@@ -8,7 +8,8 @@ use std::time::Duration;
 use kine2_replication::{
     Act, Arbiter, Body, ClusterId, Config, DataState, Event, Form, Frame, HardState, History,
     Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy, NodeRef, Notice, PartName,
-    PartSummary, Policies, Position, RegisterKey, Replica, Step, StreamId, Term, Timers, Unit,
+    PartSummary, Policies, Position, Record, RegisterKey, Replica, Step, StreamId, Term, Timers,
+    Unit,
 };
 
 fn store() -> PartName {
@@ -137,6 +138,16 @@ impl B {
             position,
         })
     }
+
+    fn append(&mut self, prev: Position) -> Vec<Step> {
+        self.frame(Body::Append {
+            part: store(),
+            stream: self.stream,
+            prev,
+            entries: Vec::new(),
+            commit: LogIndex(0),
+        })
+    }
 }
 
 fn bodies(steps: &[Step]) -> impl Iterator<Item = &Body> {
@@ -184,4 +195,64 @@ fn a_snapshot_of_what_is_held_is_refused() {
     let steps = b.offer(own[4].extend(TERM, b"x"));
     let accepts = |body: &Body| matches!(body, Body::SnapshotAccept { .. });
     assert!(has(&steps, accepts), "what is not held is taken");
+}
+
+/// `repl N3`: another chain under the same name is a divergence only where it is committed here;
+/// above it the tail is dropped, and the stream opened again.
+#[test]
+fn another_chain_above_what_is_committed_is_only_a_tail() {
+    let first = log(Position::START, TERM, b"x", 2);
+    let second = Term { epoch: 2, run: 1 };
+    let own = log(first[1], second, b"mine", 2);
+    let other = log(first[1], second, b"other", 2);
+    let logs = |last| {
+        let mut history = history(Position::START, first[1]);
+        history.push(last);
+        history
+    };
+    let nack = |body: &Body| matches!(body, Body::Nack { .. });
+
+    let mut b = B::new(logs(own[1]), 2);
+    b.open(logs(other[1]));
+    let steps = b.append(other[1]);
+    assert!(has(&steps, nack) && !diverges(&steps));
+    let dropped = steps.iter().any(|step| match &step.act {
+        Act::Write(write) => write.records == [Record::Truncate(first[1])],
+        _ => false,
+    });
+    assert!(dropped, "{steps:?}");
+
+    let mut b = B::new(logs(own[1]), 4);
+    b.open(logs(other[1]));
+    assert!(diverges(&b.append(other[1])));
+}
+
+/// `repl N3`: the log of the primary was cut beyond the common point: the tail is replaced, but
+/// not what is committed.
+#[test]
+fn a_snapshot_replaces_a_tail_and_nothing_committed() {
+    let own = log(Position::START, TERM, b"x", 4);
+    let other = log(own[0], Term { epoch: 2, run: 1 }, b"y", 3);
+    let mut b = B::new(history(Position::START, own[3]), 1);
+    let steps = b.offer(other[2]);
+    assert!(!diverges(&steps));
+    assert!(has(&steps, |body| matches!(
+        body,
+        Body::SnapshotAccept { .. }
+    )));
+
+    let mut b = B::new(history(Position::START, own[3]), 4);
+    assert!(diverges(&b.offer(other[2])));
+}
+
+/// An Append that ends below where this log was cut is merely old.
+#[test]
+fn an_append_below_the_cut_is_refused_and_no_divergence() {
+    let own = log(Position::START, TERM, b"x", 5);
+    let mut b = B::new(history(own[2], own[4]), 5);
+    for prev in [own[0], log(Position::START, TERM, b"y", 2)[1]] {
+        let steps = b.append(prev);
+        assert!(has(&steps, |body| matches!(body, Body::Nack { .. })));
+        assert!(!diverges(&steps));
+    }
 }
