@@ -21,7 +21,7 @@ pub struct Options {
     pub verdict_valid: Duration,
     /// Takeovers from a primary that is alive are refused at most this long after the first.
     pub primary_grace_max: Duration,
-    /// After the start, takeovers need both nodes' sessions for this long (`repl W4`).
+    /// After the start, every form needs both nodes' sessions for this long (`repl W4`).
     pub probation: Duration,
 }
 
@@ -262,6 +262,9 @@ impl Witness {
         match unit.register.swapped(&cas, &caller) {
             Err(refusal) => self.refuse(key.clone(), caller, number, refusal),
             Ok(None) => self.tell_register(key, &caller, Some(number)),
+            Ok(Some(_)) if self.in_probation(now, key) => {
+                self.refuse(key.clone(), caller, number, Refusal::Probation);
+            }
             Ok(Some(register)) if cas.form != Form::Takeover => {
                 self.store(key, register, &caller, number);
             }
@@ -273,7 +276,7 @@ impl Witness {
         }
     }
 
-    /// Whether a TAKEOVER may go on now; otherwise it was refused or is held (`repl W4`, W6).
+    /// Whether a TAKEOVER may go on now; otherwise it was refused or is held (`repl W6`).
     fn may_take_over(
         &mut self,
         now: Duration,
@@ -282,10 +285,6 @@ impl Witness {
         number: u64,
         cas: &Cas,
     ) -> bool {
-        if now < self.started + self.options.probation && !self.hears_both(key) {
-            self.refuse(key.clone(), caller.clone(), number, Refusal::Probation);
-            return false;
-        }
         let connected = self.primary_connected(key);
         let grace = self.options.primary_grace_max;
         let suspicion = self.suspicion(key);
@@ -423,6 +422,13 @@ impl Witness {
 
     fn primary_connected(&self, key: &RegisterKey) -> bool {
         self.has_session(key, &self.units[key].register.config.primary)
+    }
+
+    /// W4: after a start the store may be an old copy, and a node that is not heard yet may know
+    /// more than it. No form is accepted meanwhile, not only TAKEOVER: a REMOVE by a primary that
+    /// was deposed after the copy was made would leave two nodes alone.
+    fn in_probation(&self, now: Duration, key: &RegisterKey) -> bool {
+        now < self.started + self.options.probation && !self.hears_both(key)
     }
 
     /// Both nodes' sessions are up and have reported an epoch not above the register (`repl W4`).

@@ -237,18 +237,48 @@ fn a_suspicion_prepares_the_verdict() {
     assert_eq!(w.stored().primary, node("b"));
 }
 
-#[test]
-fn in_probation_a_takeover_needs_both_sessions() {
+/// A witness that started just now.
+fn in_probation() -> Harness {
     let register = Register::new(mirror(), W).unwrap();
-    let mut w = Harness {
+    Harness {
         witness: Witness::new(W, [register], Options::default(), ms(10_000)),
         number: 0,
-    };
-    w.open(0, "b");
-    let told = w.cas(100, "b", Form::Takeover);
-    assert_eq!(told, [("b".into(), Tell::Refused(Refusal::Probation))]);
-    w.cas(5000, "b", Form::Takeover);
-    assert_eq!(w.stored().primary, node("b"));
+    }
+}
+
+#[test]
+fn in_probation_every_form_needs_both_sessions() {
+    let forms = [
+        ("b", Form::Takeover),
+        ("a", Form::Remove),
+        ("a", Form::Swap),
+        ("a", Form::Abdicate),
+        ("a", Form::Policy(Policies::default())),
+    ];
+    for (caller, form) in forms {
+        let mut w = in_probation();
+        w.open(0, caller);
+        let told = w.cas(100, caller, form.clone());
+        let refused = Tell::Refused(Refusal::Probation);
+        assert_eq!(told, [(caller.into(), refused)], "{form:?}");
+        w.cas(5000, caller, form);
+        assert_ne!(w.stored(), mirror());
+    }
+}
+
+#[test]
+fn probation_ends_early_once_both_nodes_reported() {
+    let mut w = in_probation();
+    let epoch = w.stored().epoch;
+    for name in ["a", "b"] {
+        w.open(0, name);
+        w.cas(5, "a", Form::Remove);
+        assert_eq!(w.stored(), mirror(), "{name} has not reported");
+        let healthy = true;
+        w.call(10, name, Ask::Report(Report { epoch, healthy }));
+    }
+    w.cas(20, "a", Form::Remove);
+    assert_ne!(w.stored(), mirror());
 }
 
 #[test]
