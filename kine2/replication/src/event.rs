@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kine2_wal::{Entry, Position};
 
-use crate::ids::{PartName, RequestId};
+use crate::ids::{PartName, RequestId, WitnessId, WitnessLife};
 use crate::message::Frame;
 use crate::output::WriteId;
 use crate::policy::Arbiter;
@@ -44,6 +44,13 @@ pub enum Event {
     Frame(Box<Frame>),
     /// The state of the streams to the peer changed.
     Link(Link),
+    /// A session with a witness was opened; it names the witness's start (`repl W7`).
+    WitnessSession {
+        /// The witness.
+        witness: WitnessId,
+        /// Its start.
+        life: WitnessLife,
+    },
     /// The witness said something.
     Witness(Box<WitnessWord>),
     /// A client wants an entry ordered.

@@ -63,6 +63,11 @@ pub struct Incarnation(pub u128);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WitnessId(pub u128);
 
+/// One start of a witness, made at random when it starts: its store may be an old copy, so it
+/// cannot count them (`repl W7`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WitnessLife(pub u64);
+
 /// A node as configurations name it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeRef {

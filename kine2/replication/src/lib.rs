@@ -47,7 +47,7 @@ pub use hard_state::{DataState, HardState, PendingAdd};
 pub use history::{History, Span};
 pub use ids::{
     ClusterId, Incarnation, NodeName, NodeRef, PartName, RegisterKey, Replica, RequestId, UnitName,
-    WitnessId,
+    WitnessId, WitnessLife,
 };
 pub use kine2_wal::{Chain, Entry, LogIndex, Position, Term};
 pub use limits::{FRAME_BYTES_MAX, HELD_MAX, READS_MAX, WINDOW_BYTES_MAX, WINDOW_ENTRIES_MAX};

@@ -15,5 +15,8 @@ pub const READS_MAX: usize = 16_384;
 pub const HELD_MAX: usize = 4096;
 /// Numbers of frames sent whose time is remembered.
 pub(crate) const SENT_TIMES_MAX: usize = 4096;
+/// Witnesses of which a unit knows the session: the one of its configuration, and the one it moves
+/// to.
+pub(crate) const WITNESSES_MAX: usize = 2;
 
 const _: () = assert!(FRAME_BYTES_MAX < WINDOW_BYTES_MAX);

@@ -1,13 +1,15 @@
 //! The unit's side of the register: which form is wanted, and how it is asked for (`repl C1` to
 //! C3, D1 to D4, section 10).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::{Config, Standing};
 use crate::event::Link;
 use crate::forms::Form;
 use crate::hard_state::PendingAdd;
-use crate::ids::{NodeRef, PartName, WitnessId};
+use crate::ids::{NodeRef, PartName, WitnessId, WitnessLife};
+use crate::limits::WITNESSES_MAX;
 use crate::output::{Act, Notice};
 use crate::part::Sender;
 use crate::policy::{Arbiter, LonePolicy};
@@ -24,6 +26,8 @@ pub(crate) struct RegisterClient {
     pub(crate) peer_connected: Option<bool>,
     /// The witness went backwards: it is ignored (`repl W2`).
     pub(crate) regressed: bool,
+    /// The newest sessions, each with the witness's start it names.
+    sessions: VecDeque<(WitnessId, WitnessLife)>,
     /// The operator's forced promotion, until the witness stored it.
     pub(crate) forcing: Option<Config>,
     /// Number of the last call.
@@ -57,6 +61,22 @@ impl RegisterClient {
         }
     }
 
+    /// W7: from now on only this start of the witness is heard.
+    pub(crate) fn on_session(&mut self, witness: WitnessId, life: WitnessLife) {
+        self.sessions.retain(|(id, _)| *id != witness);
+        if self.sessions.len() == WITNESSES_MAX {
+            self.sessions.pop_front();
+        }
+        self.sessions.push_back((witness, life));
+    }
+
+    /// The word is not of an earlier start than the last session is with: the witness may have
+    /// forgotten since what it said then.
+    fn is_of_session(&self, word: &WitnessWord) -> bool {
+        let mut sessions = self.sessions.iter();
+        sessions.all(|(id, life)| *id != word.witness || *life == word.life)
+    }
+
     /// A change has been asked for lately: its outcome may come any moment.
     pub(crate) fn is_asking(&self, now: Duration, patience: Duration) -> bool {
         let attempt = self.attempt.as_ref();
@@ -86,7 +106,7 @@ impl Unit {
     }
 
     pub(crate) fn on_witness(&mut self, word: WitnessWord) {
-        if word.key != self.key {
+        if word.key != self.key || !self.register.is_of_session(&word) {
             return;
         }
         self.on_new_witness(&word);

@@ -205,6 +205,7 @@ impl Unit {
             Event::LogCut { part, base } => self.on_log_cut(&part, base),
             Event::Frame(frame) => self.on_frame(*frame),
             Event::Link(link) => self.on_link(link),
+            Event::WitnessSession { witness, life } => self.register.on_session(witness, life),
             Event::Witness(word) => self.on_witness(*word),
             Event::Propose {
                 part,

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::config::{Config, ConfigId};
 use crate::epoch::Epoch;
 use crate::forms::{Form, FormError};
-use crate::ids::{NodeRef, RegisterKey, WitnessId};
+use crate::ids::{NodeRef, RegisterKey, WitnessId, WitnessLife};
 
 /// A call of a node, for one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct WitnessWord {
     pub key: RegisterKey,
     /// Which witness speaks.
     pub witness: WitnessId,
+    /// Which of its starts (`repl W7`).
+    pub life: WitnessLife,
     /// Number of the call it answers; nothing if it speaks on its own.
     pub answers: Option<u64>,
     /// What it says.

@@ -11,7 +11,7 @@ use kine2_replication::{
     Act, Answer, Arbiter, Ask, Body, ClusterId, Config, DataState, Event, Form, Frame, HardState,
     History, Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy, NodeRef, Opened,
     PartName, PartSummary, Policies, Position, Record, RegisterKey, RequestId, State, Step,
-    StreamId, Tell, Timers, Unit, WINDOW_ENTRIES_MAX, WitnessId, WitnessWord, WriteId,
+    StreamId, Tell, Timers, Unit, WINDOW_ENTRIES_MAX, WitnessId, WitnessLife, WitnessWord, WriteId,
 };
 
 const W: WitnessId = WitnessId(9);
@@ -197,6 +197,7 @@ fn heard(a: &mut A) -> Vec<Step> {
     let word = WitnessWord {
         key: key(),
         witness: W,
+        life: WitnessLife(1),
         answers: None,
         tell: Tell::Register(Box::new(a.unit.config().clone())),
     };
@@ -373,4 +374,37 @@ fn an_acknowledgement_of_another_opening_does_not_count() {
         matched: LogIndex(1),
     });
     assert!(answers(&steps).is_empty());
+}
+
+/// `repl W7`: a word of the witness from before its last session opened is not heard: the witness
+/// may have forgotten since what it said.
+#[test]
+fn a_word_of_an_earlier_life_of_the_witness_is_dropped() {
+    let mut a = A::new(at_witness());
+    let session = |life| Event::WitnessSession {
+        witness: W,
+        life: WitnessLife(life),
+    };
+    a.tell(session(1));
+    heard(&mut a);
+    let before = a.unit.config().clone();
+    let form = Form::Policy(Policies {
+        swap_back: !before.policies.swap_back,
+        ..before.policies.clone()
+    });
+    let newer = form.make(&before, &NodeRef::new("a", 1), 7).unwrap();
+    let word = |life| {
+        Event::Witness(Box::new(WitnessWord {
+            key: key(),
+            witness: W,
+            life: WitnessLife(life),
+            answers: None,
+            tell: Tell::Register(Box::new(newer.clone())),
+        }))
+    };
+    a.tell(session(2));
+    a.tell(word(1));
+    assert_eq!(a.unit.config(), &before);
+    a.tell(word(2));
+    assert_eq!(a.unit.config(), &newer);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kine2_replication::{
     Ask, Cas, ClusterId, Config, Epoch, Form, NodeRef, Refusal, RegisterKey, Report, Tell,
-    WitnessCall, WitnessId, WitnessWord,
+    WitnessCall, WitnessId, WitnessLife, WitnessWord,
 };
 
 use crate::register::{REGISTERS_MAX, Register};
@@ -103,6 +103,7 @@ struct Unit {
 #[derive(Debug)]
 pub struct Witness {
     id: WitnessId,
+    life: WitnessLife,
     options: Options,
     started: Duration,
     units: BTreeMap<RegisterKey, Unit>,
@@ -114,10 +115,11 @@ pub struct Witness {
 
 impl Witness {
     /// A witness over its stored registers, started now. `id` was made with its empty store
-    /// (`repl W1`).
+    /// (`repl W1`), `life` is random (`repl W7`).
     #[must_use]
     pub fn new(
         id: WitnessId,
+        life: WitnessLife,
         registers: impl IntoIterator<Item = Register>,
         options: Options,
         now: Duration,
@@ -133,6 +135,7 @@ impl Witness {
         };
         Self {
             id,
+            life,
             options,
             started: now,
             units: registers.into_iter().map(unit).collect(),
@@ -147,6 +150,12 @@ impl Witness {
     #[must_use]
     pub fn id(&self) -> WitnessId {
         self.id
+    }
+
+    /// Which start of it this is; every session names it.
+    #[must_use]
+    pub fn life(&self) -> WitnessLife {
+        self.life
     }
 
     /// The register of a unit.
@@ -486,6 +495,7 @@ impl Witness {
         let word = WitnessWord {
             key,
             witness: self.id,
+            life: self.life,
             answers,
             tell,
         };

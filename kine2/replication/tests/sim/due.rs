@@ -1,6 +1,8 @@
 //! What is under way in a simulation.
 
-use kine2_replication::{Frame, Link, LogIndex, PartName, Position, WitnessCall, WitnessWord};
+use kine2_replication::{
+    Frame, Link, LogIndex, PartName, Position, WitnessCall, WitnessId, WitnessLife, WitnessWord,
+};
 
 /// Something under way.
 #[derive(Clone, Debug)]
@@ -15,6 +17,7 @@ pub enum Due {
     Call(usize, Box<WitnessCall>),
     Word(usize, Box<WitnessWord>),
     Session(usize, bool),
+    Opened(usize, WitnessId, WitnessLife),
     WitnessSynced(usize),
     Restart(usize),
     /// The disk works again: the node is started anew.
@@ -40,6 +43,7 @@ impl Due {
             | Self::SnapshotData(n, ..)
             | Self::SnapshotReceived(n, ..)
             | Self::LateRead(n, _)
+            | Self::Opened(n, ..)
             | Self::Word(n, _) => Some(*n),
             Self::Call(..)
             | Self::Session(..)

@@ -88,6 +88,8 @@ struct Node {
 
 struct WitnessHost {
     id: WitnessId,
+    /// Number of its starts.
+    lives: u64,
     witness: Option<Witness>,
     steps: VecDeque<WitnessStep>,
     durable_writes: u64,
@@ -204,6 +206,7 @@ impl Sim {
             });
             WitnessHost {
                 id,
+                lives: 0,
                 witness: None,
                 steps: VecDeque::new(),
                 durable_writes: 0,
@@ -390,6 +393,9 @@ impl Sim {
                 if !self.is_cut(2, n) {
                     self.tell(n, Event::Witness(word));
                 }
+            }
+            Due::Opened(n, witness, life) => {
+                self.tell(n, Event::WitnessSession { witness, life });
             }
             Due::Session(n, open) => self.on_session(n, open),
             Due::WitnessSynced(w) => self.on_witness_synced(w),

@@ -1,6 +1,8 @@
 //! The witness and its store.
 
-use kine2_replication::WitnessCall;
+use std::time::Duration;
+
+use kine2_replication::{WitnessCall, WitnessLife};
 use kine2_witness_core::{Act as WitnessAct, Event as WitnessEvent, Options, Witness};
 
 use super::{CLUSTER, Due, Sim, ms};
@@ -19,8 +21,10 @@ impl Sim {
             probation: ms(1000),
             ..Options::default()
         };
+        host.lives += 1;
+        let life = WitnessLife(host.lives);
         let registers: Vec<_> = host.durable.values().cloned().collect();
-        host.witness = Some(Witness::new(host.id, registers, options, now));
+        host.witness = Some(Witness::new(host.id, life, registers, options, now));
         for n in 0..2 {
             let after = self.delay();
             self.push(after, Due::Session(n, true));
@@ -58,6 +62,10 @@ impl Sim {
                 continue;
             }
             host.sessions[n] = open;
+            if open {
+                let (id, life) = (host.id, WitnessLife(host.lives));
+                self.push(Duration::ZERO, Due::Opened(n, id, life));
+            }
             let (cluster, node) = (CLUSTER, self.nodes[n].me.clone());
             let event = if open {
                 WitnessEvent::Opened { cluster, node }

@@ -64,7 +64,13 @@ impl Harness {
     fn new() -> Self {
         let register = Register::new(mirror(), W).unwrap();
         Self {
-            witness: Witness::new(W, [register], Options::default(), Duration::ZERO),
+            witness: Witness::new(
+                W,
+                WitnessLife(1),
+                [register],
+                Options::default(),
+                Duration::ZERO,
+            ),
             number: 0,
         }
     }
@@ -241,7 +247,13 @@ fn a_suspicion_prepares_the_verdict() {
 fn in_probation() -> Harness {
     let register = Register::new(mirror(), W).unwrap();
     Harness {
-        witness: Witness::new(W, [register], Options::default(), ms(10_000)),
+        witness: Witness::new(
+            W,
+            WitnessLife(1),
+            [register],
+            Options::default(),
+            ms(10_000),
+        ),
         number: 0,
     }
 }
