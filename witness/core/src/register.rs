@@ -12,6 +12,9 @@ pub struct Register {
     pub config: Config,
     /// The configuration that closed the register for good, by a move to another arbiter.
     pub moved_to: Option<Config>,
+    /// A node knew more than this: the store went backwards. Durable, as a restart would forget
+    /// it (`repl W3`); only a higher generation ends it.
+    pub regressed: bool,
 }
 
 impl Register {
@@ -27,6 +30,7 @@ impl Register {
             Arbiter::Witness { id, .. } if *id == witness => Ok(Self {
                 config,
                 moved_to: None,
+                regressed: false,
             }),
             _ => Err(Refusal::Record(
                 "the record names another arbiter; this witness is accepted".into(),
@@ -65,10 +69,12 @@ impl Register {
             Form::Move { .. } => Self {
                 config: self.config.clone(),
                 moved_to: Some(made),
+                regressed: self.regressed,
             },
             _ => Self {
                 config: made,
                 moved_to: None,
+                regressed: self.regressed,
             },
         }))
     }

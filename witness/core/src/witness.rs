@@ -94,8 +94,6 @@ pub struct Step {
 #[derive(Debug)]
 struct Unit {
     register: Register,
-    /// A node reported a higher epoch: the store went backwards (`repl W3`).
-    regressed: bool,
     suspicion: Suspicion,
 }
 
@@ -128,7 +126,6 @@ impl Witness {
             let key = register.config.key();
             let unit = Unit {
                 register,
-                regressed: false,
                 suspicion: Suspicion::default(),
             };
             (key, unit)
@@ -167,7 +164,9 @@ impl Witness {
     /// True if the unit's register was found to be older than what a node knows (`repl W3`).
     #[must_use]
     pub fn is_regressed(&self, key: &RegisterKey) -> bool {
-        self.units.get(key).is_some_and(|unit| unit.regressed)
+        self.units
+            .get(key)
+            .is_some_and(|unit| unit.register.regressed)
     }
 
     /// When [`Event::Tick`] is due.
@@ -265,7 +264,7 @@ impl Witness {
         if unit.register.is_done(&cas) {
             return self.tell_register(key, &caller, Some(number));
         }
-        if unit.regressed {
+        if unit.register.regressed {
             return self.refuse(key.clone(), caller, number, Refusal::Regressed);
         }
         match unit.register.swapped(&cas, &caller) {
@@ -318,8 +317,9 @@ impl Witness {
 
     fn on_report(&mut self, key: &RegisterKey, caller: NodeRef, report: Report) {
         let unit = self.units.get_mut(key).expect("the caller looked it up");
-        if report.epoch > unit.register.newest().epoch {
-            unit.regressed = true;
+        if report.epoch > unit.register.newest().epoch && !unit.register.regressed {
+            unit.register.regressed = true;
+            self.write(key);
         }
         if let Some(session) = self.sessions.get_mut(&(key.cluster, caller)) {
             session.reports.insert(key.unit.clone(), report);
@@ -399,17 +399,11 @@ impl Witness {
     fn store(&mut self, key: &RegisterKey, register: Register, caller: &NodeRef, number: u64) {
         let config = register.newest().clone();
         let unit = Unit {
-            register: register.clone(),
-            regressed: false,
+            register,
             suspicion: Suspicion::default(),
         };
         let old = self.units.insert(key.clone(), unit);
-        self.writes += 1;
-        self.push(Act::Store {
-            write: self.writes,
-            key: key.clone(),
-            register: Box::new(register),
-        });
+        self.write(key);
         self.tell_register(key, caller, Some(number));
         for member in &config.members {
             if member != caller && self.has_session(key, member) {
@@ -419,6 +413,16 @@ impl Witness {
         for held in old.into_iter().flat_map(|unit| unit.suspicion.held) {
             self.tell_register(key, &held.caller, Some(held.number));
         }
+    }
+
+    /// Makes the register durable as it is now.
+    fn write(&mut self, key: &RegisterKey) {
+        self.writes += 1;
+        self.push(Act::Store {
+            write: self.writes,
+            key: key.clone(),
+            register: Box::new(self.units[key].register.clone()),
+        });
     }
 
     fn suspicion(&mut self, key: &RegisterKey) -> &mut Suspicion {

@@ -203,6 +203,7 @@ impl Sim {
             let register = config.map(|config| Register {
                 config: config.clone(),
                 moved_to: None,
+                regressed: false,
             });
             WitnessHost {
                 id,

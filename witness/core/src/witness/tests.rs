@@ -308,6 +308,48 @@ fn a_register_older_than_what_a_node_knows_refuses_changes() {
 }
 
 #[test]
+fn a_register_that_went_backwards_stays_so_over_a_restart() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    let report = Ask::Report(Report {
+        epoch: w.stored().epoch.next(),
+        healthy: true,
+    });
+    let call = WitnessCall {
+        key: key(),
+        witness: W,
+        caller: node("a"),
+        number: 1,
+        ask: report,
+    };
+    w.witness.handle(ms(10_000), Event::Call(call.clone()));
+    let steps = w.witness.take_steps();
+    let stored = steps.iter().find_map(|step| match &step.act {
+        Act::Store { register, .. } => Some((**register).clone()),
+        Act::Send { .. } => None,
+    });
+    w.witness.handle(ms(10_001), Event::Call(call));
+    let again = w.witness.take_steps();
+    assert!(again.is_empty(), "written once: {again:?}");
+
+    let registers = [stored.unwrap()];
+    w.witness = Witness::new(
+        W,
+        WitnessLife(2),
+        registers,
+        Options::default(),
+        Duration::ZERO,
+    );
+    let told = w.cas(10, "a", Form::Remove);
+    assert_eq!(told, [("a".into(), Tell::Refused(Refusal::Regressed))]);
+
+    let mut new = mirror();
+    new.epoch = Epoch::new(1, 9);
+    w.call(20, "a", Ask::Force(Box::new(new)));
+    assert!(!w.witness.is_regressed(&key()), "a new generation ends it");
+}
+
+#[test]
 fn another_witness_is_not_meant() {
     let mut w = Harness::new();
     let call = WitnessCall {
