@@ -1,6 +1,6 @@
 //! One register: what is stored, and the rules of its change (`repl C2`).
 
-use kine2_replication::{Arbiter, Cas, Config, Form, NodeRef, Refusal, WitnessId};
+use kine2_replication::{Arbiter, Cas, Config, Form, NodeRef, Reason, Refusal, WitnessId, force};
 
 /// Registers of a witness at most.
 pub const REGISTERS_MAX: usize = 4096;
@@ -77,6 +77,34 @@ impl Register {
                 regressed: self.regressed,
             },
         }))
+    }
+
+    /// The register after a forced promotion asked for by `asked` (`repl section 12`, Q4). Its
+    /// sets are made from those stored here: by its own stale configuration the node would take a
+    /// part that is safe at the other node. Only a register that went backwards knows less.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) fn forced(&self, asked: Config, witness: WitnessId) -> Result<Self, Refusal> {
+        let newest = self.newest();
+        let higher = asked.epoch.generation() > newest.epoch.generation();
+        if self.regressed || !higher {
+            // The same call again finds what was made of it.
+            let done = !higher && asked.uid == newest.uid && newest.reason == Reason::Force;
+            return match done && self.moved_to.is_none() {
+                true => Ok(self.clone()),
+                false => self.replaced(asked, witness),
+            };
+        }
+        let Some(lead) = asked.replica(&newest.lead, &asked.primary) else {
+            return Err(Refusal::Record(
+                "the primary is not in sync for the lead part; one that is is accepted".into(),
+            ));
+        };
+        let generation = asked.epoch.generation();
+        let (node, arbiter) = (&asked.primary, asked.arbiter.clone());
+        let made = force(newest, node, lead.storage, generation, arbiter, asked.uid);
+        Self::new(made, witness)
     }
 
     /// The register after the replacement by a record of a higher generation.

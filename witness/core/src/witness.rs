@@ -226,9 +226,8 @@ impl Witness {
             return;
         }
         match ask {
-            Ask::Init(config) | Ask::Force(config) => {
-                self.on_replace(key, caller, number, *config);
-            }
+            Ask::Init(config) => self.on_replace(key, caller, number, *config, false),
+            Ask::Force(config) => self.on_replace(key, caller, number, *config, true),
             _ if !self.units.contains_key(&key) => {
                 self.refuse(key, caller, number, Refusal::UnknownRegister);
             }
@@ -243,11 +242,21 @@ impl Witness {
     }
 
     /// Init and Force: a new register, or a higher generation of one (`repl section 6`).
-    fn on_replace(&mut self, key: RegisterKey, caller: NodeRef, number: u64, config: Config) {
+    fn on_replace(
+        &mut self,
+        key: RegisterKey,
+        caller: NodeRef,
+        number: u64,
+        config: Config,
+        forced: bool,
+    ) {
         let made = if config.key() != key {
             Err(Refusal::Record("the record is of another unit".into()))
         } else if let Some(unit) = self.units.get(&key) {
-            unit.register.replaced(config, self.id)
+            match forced {
+                true => unit.register.forced(config, self.id),
+                false => unit.register.replaced(config, self.id),
+            }
         } else if self.units.len() == REGISTERS_MAX {
             Err(Refusal::RegistersMax)
         } else {

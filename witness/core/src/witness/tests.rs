@@ -349,6 +349,40 @@ fn a_register_that_went_backwards_stays_so_over_a_restart() {
     assert!(!w.witness.is_regressed(&key()), "a new generation ends it");
 }
 
+/// By the promoted node's own stale record it holds a part that the register says is only at the
+/// other node.
+#[test]
+fn a_forced_promotion_takes_its_sets_from_the_register() {
+    let mut w = Harness::new();
+    let files = PartName::from("files");
+    let storage = Incarnation(5);
+    w.cas(
+        0,
+        "a",
+        Form::NewPart {
+            part: files.clone(),
+            storage,
+        },
+    );
+    let mut stale = w.stored();
+    stale.in_sync.insert(files.clone(), [replica("b")].into());
+    let arbiter = stale.arbiter.clone();
+    let asked = kine2_replication::force(&stale, &node("b"), storage, 1, arbiter, 7);
+    assert!(asked.has(&files, &node("b")));
+    for _ in 0..2 {
+        let told = w.call(10, "b", Ask::Force(Box::new(asked.clone())));
+        let content = Tell::Register(Box::new(w.stored()));
+        assert!(told.contains(&("b".into(), content)), "{told:?}");
+        let stored = w.stored();
+        assert_eq!(
+            (stored.epoch.generation(), stored.primary.clone()),
+            (1, node("b"))
+        );
+        assert!(stored.has(&files, &node("a")) && !stored.has(&files, &node("b")));
+        assert!(!stored.has(&stored.lead, &node("a")));
+    }
+}
+
 #[test]
 fn another_witness_is_not_meant() {
     let mut w = Harness::new();
