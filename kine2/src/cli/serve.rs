@@ -1,7 +1,5 @@
 //! `kine2 serve`.
 
-use std::io::IsTerminal;
-
 use anyhow::ensure;
 use clap::ArgMatches;
 
@@ -17,9 +15,10 @@ pub(super) fn run(given: &ArgMatches) -> anyhow::Result<()> {
     log::init(&config.log)?;
     process::prepare();
     let told = next_steps(&config);
+    let is_for_people = !config.log.json && std::env::var_os("NOTIFY_SOCKET").is_none();
     runtime::serve(config, || {
-        // A log file or the journal has no use for it.
-        if std::io::stderr().is_terminal() {
+        // A log in JSON, or a service manager's journal, has no use for it.
+        if is_for_people {
             eprintln!("{told}");
         }
     })
