@@ -64,6 +64,15 @@ pub trait DiskFile: Debug {
     /// What the disk says. Any part may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes `count` zeros at `offset`, as [`write_all_at`](Self::write_all_at) does. For files that
+    /// will be written again in small pieces: a disk may do it in the way that makes these cheap.
+    ///
+    /// # Errors
+    /// What the disk says. Any part may have been written.
+    fn zero_at(&self, offset: u64, count: usize) -> io::Result<()> {
+        self.write_all_at(&vec![0; count], offset)
+    }
+
     /// Makes all writes to this file so far, and its length, survive a power cut.
     ///
     /// # Errors

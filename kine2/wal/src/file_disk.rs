@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, DiskFile};
+use crate::limits::PAGE;
 
 /// Held by the process that uses the directory.
 const LOCK_NAME: &str = "lock";
@@ -118,6 +119,20 @@ impl DiskFile for RealFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// A page at a time. The kernel keeps what one call wrote in one piece of its cache, and later
+    /// accounts for, and on some file systems writes, the whole piece when a record dirties a page
+    /// of it: 57 KB for an update where pages of 4 KiB make it 3 KB.
+    fn zero_at(&self, offset: u64, count: usize) -> io::Result<()> {
+        let page = [0; PAGE];
+        let mut at = offset;
+        for piece in (0..count).step_by(PAGE) {
+            let zeros = &page[..PAGE.min(count - piece)];
+            self.file.write_all_at(zeros, at)?;
+            at += zeros.len() as u64;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

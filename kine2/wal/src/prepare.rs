@@ -144,10 +144,8 @@ impl<F: DiskFile> Supply<F> {
             }
         };
         let count = ZERO_STEP_BYTES.min(self.options.segment_bytes - zeroing.written);
-        let write = zeroing
-            .file
-            .write_all_at(&vec![0; in_memory(count)], zeroing.written);
-        write.map_err(WalError::io("write", PREPARE_NAME))?;
+        let zeroed = zeroing.file.zero_at(zeroing.written, in_memory(count));
+        zeroed.map_err(WalError::io("write", PREPARE_NAME))?;
         zeroing
             .file
             .sync_data()

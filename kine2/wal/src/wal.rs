@@ -264,12 +264,6 @@ impl<D: Disk> Wal<D> {
         self.supply.missing_bytes()
     }
 
-    /// Bytes of records that the current segment still takes.
-    #[must_use]
-    pub fn room_bytes(&self) -> u64 {
-        self.current().file.bytes - self.synced - self.staged_bytes()
-    }
-
     /// Size of the current segment.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {

@@ -232,13 +232,14 @@ fn a_full_disk_is_noticed_while_there_is_room_in_the_segment() {
     let full = wal.prepare_next().unwrap_err();
     assert!(full.is_no_space(), "{full}");
     assert_eq!(wal.preparation_bytes(), wal.segment_bytes());
-    assert!(wal.room_bytes() > 50_000, "{}", wal.room_bytes());
     assert_eq!(
         kine2_wal::Disk::list(&disk).unwrap(),
         ["0000000000000001.wal"]
     );
-    wal.append(term(1), &payload(1, 1000)).unwrap();
-    wal.sync().unwrap();
+    for index in 1..=50 {
+        wal.append(term(1), &payload(index, 1000)).unwrap();
+        wal.sync().unwrap();
+    }
     // There is room again.
     disk.limit_bytes(None);
     while wal.prepare_next().unwrap() == Prepared::More {}

@@ -10,7 +10,7 @@
 // 2. With CRASH_FAULTS it makes calls fail, come back short, or take long: rules separated by ';',
 //    each  operation,class,first,count,what[,amount]
 //      operation  sync | write | open | name (a name made, changed or removed)
-//      class      log (…/wal/…), state (…/state/…), any
+//      class      log (…/wal/…), spare (there, a segment on its way to be one), state (…/state/…), any
 //      first      the first call of that kind that is hit, from 1
 //      count      how many calls, 0 for all that follow
 //      what       eio | enospc | erofs | short | drop | delay | kill
@@ -56,7 +56,7 @@ struct record {
 };
 #define MAGIC 0x5AFE0CE5u
 
-enum class { NONE, OTHER, LOG, STATE };
+enum class { NONE, OTHER, LOG, STATE, SPARE };
 enum operation { OP_SYNC, OP_WRITE, OP_OPEN, OP_NAME };
 enum what { EIO_ERROR, ENOSPC_ERROR, EROFS_ERROR, SHORT, DROP, DELAY, KILL };
 struct rule { enum operation op; enum class class; long first, count; enum what what; long amount; long seen; int told; };
@@ -81,7 +81,7 @@ static int word(const char *w, const char *const *words) {
 
 static void parse_rules(char *text) {
     static const char *const ops[] = {"sync", "write", "open", "name", NULL};
-    static const char *const classes[] = {"none", "any", "log", "state", NULL};
+    static const char *const classes[] = {"none", "any", "log", "state", "spare", NULL};
     static const char *const whats[] = {"eio", "enospc", "erofs", "short", "drop", "delay", "kill", NULL};
     for (char *save, *one = strtok_r(text, ";", &save); one && rule_count < RULES_MAX; one = strtok_r(NULL, ";", &save)) {
         char *inner, *f[6] = {0}; int n = 0;
@@ -118,6 +118,7 @@ __attribute__((constructor)) static void begin(void) {
 
 static enum class classify(const char *path) {
     if (strncmp(path, root, root_len) || (path[root_len] && path[root_len] != '/')) return NONE;
+    if (strstr(path + root_len, "/wal/prepare")) return SPARE;
     if (strstr(path + root_len, "/wal")) return LOG;
     if (strstr(path + root_len, "/state")) return STATE;
     return OTHER;
@@ -457,6 +458,7 @@ int renameat2(int from_at, const char *from, int to_at, const char *to, unsigned
     locate(to_at, to, &b);
     if (b.inside) bury(&b);
     int r = syscall(SYS_renameat2, from_at, from, to_at, to, flags), saved = errno;
+    if (!r && b.inside && inodes[slot_of(a.inode)].inode == a.inode) inodes[slot_of(a.inode)].class = class_of(&b);
     if (!r && (a.inside || b.inside)) {
         if (a.inside && b.inside && a.dir_inode == b.dir_inode) {
             // One step, so that never a half of it survives: both names, a zero between.

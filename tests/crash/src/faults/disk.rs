@@ -6,7 +6,7 @@ use super::{Case, Depth, ends_with};
 use crate::rng::Rng;
 
 /// More writes than it takes to meet any fault here.
-const WRITES_MAX: usize = 4_000;
+pub(super) const WRITES_MAX: usize = 4_000;
 
 /// An error of fsync in the log is final (`fsyncgate`): nothing is answered as done after it.
 pub(super) async fn flush_of_the_log_fails(depth: Depth, rng: Rng) -> anyhow::Result<String> {
@@ -45,6 +45,16 @@ pub(super) async fn write_of_the_state_fails(depth: Depth, rng: Rng) -> anyhow::
 /// A rename, creation or deletion of a segment.
 pub(super) async fn name_of_the_log_fails(depth: Depth, rng: Rng) -> anyhow::Result<String> {
     repeat(depth, rng, "name,log", 4, "eio", &["wal", "nput/output"]).await
+}
+
+/// A segment that is not in use yet cannot be made: the disk is not to be trusted with more.
+pub(super) async fn supply_of_the_log_fails(depth: Depth, mut rng: Rng) -> anyhow::Result<String> {
+    let mut last = String::new();
+    for (call, most) in [("write,spare", 256), ("sync,spare", 3), ("name,spare", 2)] {
+        let rng = rng.fork();
+        last = repeat(depth, rng, call, most, "eio", &["wal", "nput/output"]).await?;
+    }
+    Ok(last)
 }
 
 /// The n-th such call fails, for several n: the server must end and say why, a power cut must take

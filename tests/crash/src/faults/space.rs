@@ -1,24 +1,67 @@
 //! Disks that are full or cannot be written.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use kine2_proto::etcdserverpb::AlarmRequest;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tonic::Status;
 
-use super::disk::repeat;
+use super::disk::{WRITES_MAX, repeat};
 use super::{Case, Depth, ends_with};
 use crate::client::Client;
 use crate::rng::Rng;
 
 const FULL: &str = "No space left";
 const NO_SPACE: &str = "database space exceeded";
+/// More than the time after which a full disk is looked at again.
+const LOOKED_AT_AGAIN: Duration = Duration::from_secs(20);
 /// etcd's number for it.
 const DEACTIVATE: i32 = 2;
 
 pub(super) async fn log_runs_out_of_space(depth: Depth, rng: Rng) -> anyhow::Result<String> {
     repeat(depth, rng, "write,log", 60, "enospc", &["wal", FULL]).await
+}
+
+/// The log's next segment finds no room: what needs space is refused, all else goes on, and once
+/// there is room again the operator only has to disarm the alarm.
+pub(super) async fn next_segment_has_no_room(depth: Depth, mut rng: Rng) -> anyhow::Result<String> {
+    let rounds = if depth == Depth::Short { 2 } else { 10 };
+    let mut acknowledged = 0;
+    for _ in 0..rounds {
+        // Segments of 1 MiB are zeroed in 256 pages.
+        let rules = format!("write,spare,{},1,enospc", rng.within(1..256));
+        let mut case = Case::new(8_000)?;
+        let (server, client) = case.start_failing(&rules).await?;
+        case.ledger.write(&client, 10, 4).await?;
+        case.shim.arm()?;
+        let written = case.ledger.write(&client, WRITES_MAX, 8).await;
+        ensure!(case.shim.has_hit(), "{rules} met no call");
+        let Err(refused) = written else {
+            anyhow::bail!("{rules}: every write was acknowledged");
+        };
+        ensure!(refused.message().ends_with(NO_SPACE), "{rules}: {refused}");
+        case.ledger.check(&client).await?;
+        // The disk is looked at again every few seconds.
+        let begun = Instant::now();
+        loop {
+            disarm(&client).await?;
+            match case.ledger.write(&client, 400, 8).await {
+                Ok(()) => break,
+                Err(status) => ensure!(
+                    begun.elapsed() < LOOKED_AT_AGAIN && status.message().ends_with(NO_SPACE),
+                    "{rules}: write after the alarm: {status}"
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        acknowledged += case.ledger.done.len();
+        server.kill().await?;
+        case.cut_all()?;
+        case.check_after().await?;
+    }
+    Ok(format!("{rounds} times, {acknowledged} writes kept"))
 }
 
 pub(super) async fn state_runs_out_of_space(depth: Depth, rng: Rng) -> anyhow::Result<String> {
