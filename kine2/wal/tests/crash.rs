@@ -244,12 +244,11 @@ fn a_full_disk_is_noticed_while_there_is_room_in_the_segment() {
     disk.limit_bytes(None);
     while wal.prepare_next().unwrap() == Prepared::More {}
     assert_eq!(wal.preparation_bytes(), 0);
-    wal.append(term(1), &payload(2, 44_000)).unwrap();
-    wal.append(term(1), &payload(3, 44_000)).unwrap();
+    wal.append(term(1), &payload(51, 44_000)).unwrap();
     wal.sync().unwrap();
     let (wal, recovery) = open(&disk);
-    assert_eq!(recovery.last.index, LogIndex(3));
-    assert_eq!(all_entries(&wal).len(), 3);
+    assert_eq!(recovery.last.index, LogIndex(51));
+    assert_eq!(all_entries(&wal).len(), 51);
 }
 
 #[test]
