@@ -22,6 +22,16 @@ impl Cache {
         }
     }
 
+    /// Sets the budget; what is held beyond goes with the next [`shrink`](Self::shrink).
+    pub(crate) const fn set_budget(&mut self, bytes: usize) {
+        self.budget_bytes = bytes;
+    }
+
+    /// Whether anything is to be kept at all.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.budget_bytes > 0
+    }
+
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }

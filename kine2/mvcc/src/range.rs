@@ -179,6 +179,9 @@ impl Store {
     }
 
     fn keep(&mut self, place: Place, record: &Record) {
+        if !self.cache.is_on() {
+            return;
+        }
         self.index.entry_mut(place).cached = Some(record.clone());
         self.cache.added(record.len());
     }

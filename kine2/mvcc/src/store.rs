@@ -28,7 +28,7 @@ const COMPACT_CHANGES_PER_STEP: usize = 200;
 /// Bounds of what the store keeps in memory besides the index.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
-    /// Records kept for reading, in bytes.
+    /// Records kept for reading, in bytes; 0 for none.
     pub cache_bytes: usize,
     /// Recent changes kept for watches.
     pub ring_events_max: usize,
@@ -250,6 +250,12 @@ impl Store {
         }))
     }
 
+    /// Sets the bytes of records kept in memory for reads, 0 for none. While the log is replayed
+    /// nobody reads, and what passes by would only fill memory.
+    pub const fn set_cache_bytes(&mut self, bytes: usize) {
+        self.cache.set_budget(bytes);
+    }
+
     /// What the last applied entries changed, from revision `from` on; in memory for the newest
     /// at least.
     pub fn events_since(&self, from: Revision) -> impl Iterator<Item = &Arc<Event>> {
@@ -421,7 +427,8 @@ impl Store {
         lease: i64,
     ) {
         let live = create != 0;
-        let cached = live.then(|| record.clone());
+        let is_kept = live && self.cache.is_on();
+        let cached = is_kept.then(|| record.clone());
         let mut live_delta = i8::from(live);
         let previous = match place {
             Ok(place) => {
@@ -465,7 +472,7 @@ impl Store {
                 Previous::Absent
             }
         };
-        if live {
+        if is_kept {
             self.cache.added(record.len());
         }
         self.batch_bytes += record.len();

@@ -23,7 +23,7 @@ pub(super) const LOG_DIR: &str = "store/wal";
 /// The state within the data directory.
 pub(super) const STATE_DIR: &str = "store/state";
 /// Bytes of log read at once when the state is brought up to it.
-const REPLAY_BYTES: usize = 4 << 20;
+const REPLAY_BYTES: usize = 512 << 10;
 /// Epoch of a node that has never had a peer (`repl section 10`, bootstrap).
 const FIRST_EPOCH: u64 = 1;
 
@@ -202,13 +202,21 @@ fn try_open_state(
         let what = format!("the state ends with entry {held}, the log begins with {first}");
         return Err(BackendError::Damaged(what).into());
     }
-    replay(&mut store, log)?;
+    replay(&mut store, options.store.cache_bytes, backend.as_ref(), log)?;
     Ok((backend, store))
 }
 
-fn replay(store: &mut Store, log: &Log) -> anyhow::Result<()> {
+/// Brings the state up to the log. The backend gets what it lacks step by step, so that a long log
+/// does not have to fit into memory.
+fn replay(
+    store: &mut Store,
+    cache_bytes: usize,
+    backend: &dyn Backend,
+    log: &Log,
+) -> anyhow::Result<()> {
     let (from, last) = (store.applied().index + 1, log.last_index().0);
     let mut next = from;
+    store.set_cache_bytes(0);
     while next <= last {
         let entries = log
             .entries(LogIndex(next)..LogIndex(last + 1), REPLAY_BYTES)
@@ -229,7 +237,12 @@ fn replay(store: &mut Store, log: &Log) -> anyhow::Result<()> {
             )?;
             next += 1;
         }
+        if let Some(batch) = store.take_batch() {
+            backend.apply(&batch)?;
+            store.batch_applied(batch.revision, batch.record_bytes());
+        }
     }
+    store.set_cache_bytes(cache_bytes);
     if last >= from {
         info!(from, last, "applied the log to the state");
     }

@@ -394,4 +394,19 @@ fn reads_alone_keep_to_the_budget_of_the_cache() {
         assert_eq!(store.range(&all).unwrap().records.len(), 100);
         assert!(store.stats().cache_bytes <= 1_000, "{:?}", store.stats());
     }
+    store.set_cache_bytes(0);
+    assert_eq!(store.range(&all).unwrap().records.len(), 100);
+    let put = Command::Put(Put {
+        key: b"new".as_slice().into(),
+        ..Put::default()
+    });
+    let before = store.stats().cache_bytes;
+    let index = store.applied().index + 1;
+    let position = LogPosition {
+        epoch: 1,
+        run: 1,
+        index,
+    };
+    store.apply(position, &put).unwrap().unwrap();
+    assert!(store.stats().cache_bytes <= before, "nothing is added");
 }
