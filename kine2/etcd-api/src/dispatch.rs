@@ -54,6 +54,16 @@ impl<M: Member> Dispatch<M> {
         }
     }
 
+    /// The same services, for a connection of its own.
+    pub(crate) fn for_connection(&self) -> Self {
+        let service = Service::clone(&self.service);
+        let answers = service.answers.for_connection();
+        Self {
+            service: Arc::new(Service { answers, ..service }),
+            rpcs: Arc::clone(&self.rpcs),
+        }
+    }
+
     /// Answers gRPC and plain HTTP.
     pub(crate) async fn answer(
         self: Arc<Self>,

@@ -49,7 +49,7 @@ impl<M: Member> Kv for Service<M> {
         let request = request.into_inner();
         check_range(&request)?;
         check_streamable(&request)?;
-        self.answers.admit().await?;
+        let share = self.answers.admit().await?;
         let serializable = request.serializable;
         let query = RangeQuery {
             sort: None,
@@ -57,7 +57,7 @@ impl<M: Member> Kv for Service<M> {
         };
         let chunks = RangeChunks {
             service: self.clone(),
-            share: None,
+            share,
             range: Some(SlicedRange::new(query, serializable, STREAM_SLICES)),
         };
         Ok(Response::new(Box::pin(unfold(chunks, RangeChunks::step))))
@@ -125,9 +125,9 @@ impl<M: Member> Service<M> {
         {
             return Ok(response);
         }
-        self.answers.admit().await?;
         for _ in 1..RANGE_ATTEMPTS_MAX {
-            match Box::pin(self.read_range(&query, serializable)).await {
+            let share = self.answers.admit().await?;
+            match Box::pin(self.read_range(&query, serializable, share)).await {
                 Err(ReadFailure::Overtaken) => {}
                 Err(ReadFailure::Failed(status)) => return Err(status),
                 Ok(response) => return Ok(response),
@@ -189,16 +189,16 @@ impl<M: Member> Service<M> {
         };
         let header = self.header(end.revision);
         let kvs = convert::key_values(slice.records);
-        Ok(Some(range_response(header, kvs, end, self.answers.share())))
+        Ok(Some(Response::new(whole_response(header, kvs, &end))))
     }
 
     async fn read_range(
         &self,
         query: &RangeQuery,
         serializable: bool,
+        mut share: AnswerShare,
     ) -> Result<Response<RangeResponse>, ReadFailure> {
         let mut range = SlicedRange::new(query.clone(), serializable, ANSWER_SLICES);
-        let mut share = self.answers.share();
         let mut kvs = Vec::new();
         loop {
             let slice = range.next(&self.member).await.map_err(|error| {
@@ -237,18 +237,25 @@ fn range_response(
     share: AnswerShare,
 ) -> Response<RangeResponse> {
     if share.bytes() < LARGE_ANSWER_BYTES {
-        let RangeEnd { more, count, .. } = end;
-        return Response::new(RangeResponse {
-            header,
-            kvs,
-            more,
-            count,
-        });
+        return Response::new(whole_response(header, kvs, &end));
     }
     let mut response = Response::new(RangeResponse::default());
     let body = RecordsBody::new(header, kvs, end, share);
     response.extensions_mut().insert(body);
     response
+}
+
+fn whole_response(
+    header: Option<ResponseHeader>,
+    kvs: Vec<KeyValue>,
+    end: &RangeEnd,
+) -> RangeResponse {
+    RangeResponse {
+        header,
+        kvs,
+        more: end.more,
+        count: end.count,
+    }
 }
 
 fn too_large_to_send(bytes: usize) -> Status {
@@ -285,7 +292,7 @@ fn check_streamable(request: &RangeRequest) -> Result<(), Status> {
 struct RangeChunks<M> {
     service: Service<M>,
     /// Of the chunk that was read last.
-    share: Option<AnswerShare>,
+    share: AnswerShare,
     /// `None` after the last chunk.
     range: Option<SlicedRange>,
 }
@@ -293,7 +300,7 @@ struct RangeChunks<M> {
 impl<M: Member> RangeChunks<M> {
     async fn step(mut self) -> Option<(Result<RangeStreamResponse, Status>, Self)> {
         let range = self.range.as_mut()?;
-        self.share = None;
+        self.share.empty();
         if self.service.stop.is_stopped() {
             self.range = None;
             return Some((Err(RequestError::Stopped.into()), self));
@@ -305,9 +312,7 @@ impl<M: Member> RangeChunks<M> {
                 return Some((Err(error.into()), self));
             }
         };
-        let mut share = self.service.answers.share();
-        share.grow(slice.bytes);
-        self.share = Some(share);
+        self.share.grow(slice.bytes);
         let kvs = convert::key_values(slice.records);
         let mut response = RangeResponse {
             kvs,

@@ -120,7 +120,7 @@ mod tests {
                 more: true,
                 count: 300,
             };
-            let share = Arc::new(AnswerBudget::new()).share();
+            let share = AnswerBudget::new().share();
             let mut body = RecordsBody::new(header, kvs, end, share);
             let pieces: Vec<Bytes> = std::iter::from_fn(|| body.next_piece()).collect();
             assert!(

@@ -180,7 +180,7 @@ impl Server {
             member,
             limits: self.limits,
             stop: stop.clone(),
-            answers: Arc::new(AnswerBudget::new()),
+            answers: AnswerBudget::new(),
         }));
         let mut accepting = JoinSet::new();
         for port in self.ports {
@@ -312,7 +312,7 @@ impl<M: Member> Served<M> {
                 return;
             }
         };
-        let (dispatch, role) = (Arc::clone(&self.dispatch), self.role);
+        let (dispatch, role) = (Arc::new(self.dispatch.for_connection()), self.role);
         let service = service_fn(move |request: Request<Incoming>| {
             let dispatch = Arc::clone(&dispatch);
             async move {

@@ -1,7 +1,5 @@
 //! What all services share.
 
-use std::sync::Arc;
-
 use kine2_mvcc::Revision;
 use kine2_proto::etcdserverpb::ResponseHeader;
 use prost::Message;
@@ -48,7 +46,7 @@ pub(crate) struct Service<M> {
     pub(crate) member: M,
     pub(crate) limits: Limits,
     pub(crate) stop: StopSignal,
-    pub(crate) answers: Arc<AnswerBudget>,
+    pub(crate) answers: AnswerBudget,
 }
 
 impl<M: Member> Service<M> {
