@@ -1,0 +1,156 @@
+//! Whether leases lived as long as was promised, and no longer than was promised.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::history::LeaseId;
+
+/// How much longer than its TTL a lease may live once somebody orders writes: the grace of an
+/// activation (`repl T2`), and the way of its revocation through log and peer.
+pub const OVERTIME_MAX: Duration = Duration::from_millis(3_500);
+
+/// What is known of the leases of a run, on the simulation's clock.
+#[derive(Clone, Debug, Default)]
+pub struct Leases {
+    leases: BTreeMap<LeaseId, Lease>,
+}
+
+#[derive(Clone, Debug)]
+struct Lease {
+    ttl: Duration,
+    /// When the client sent the newest grant or renewal that was answered: its TTL counts from
+    /// then at the earliest.
+    promised_from: Option<Duration>,
+    /// When anything that may have renewed it was sent last.
+    touched: Duration,
+    /// A client asked for its end.
+    revoked: bool,
+    ended: bool,
+}
+
+impl Leases {
+    /// A client asks for a lease.
+    pub fn on_grant(&mut self, id: LeaseId, ttl: Duration, now: Duration) {
+        let lease = Lease {
+            ttl,
+            promised_from: None,
+            touched: now,
+            revoked: false,
+            ended: false,
+        };
+        self.leases.insert(id, lease);
+    }
+
+    /// A client asks that it live on.
+    pub fn on_renewal(&mut self, id: LeaseId, now: Duration) {
+        self.lease(id).touched = now;
+    }
+
+    /// A grant or a renewal that was sent then is answered with the whole TTL.
+    pub fn on_promise(&mut self, id: LeaseId, sent: Duration) {
+        let lease = self.lease(id);
+        lease.promised_from = Some(lease.promised_from.map_or(sent, |from| from.max(sent)));
+    }
+
+    /// A client asks for its end.
+    pub fn on_revoke(&mut self, id: LeaseId) {
+        self.lease(id).revoked = true;
+    }
+
+    /// Its end is final.
+    ///
+    /// # Errors
+    /// When it came too early: nobody asked for it, and its time was not over.
+    pub fn on_end(&mut self, id: LeaseId, now: Duration) -> Result<(), String> {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return Err(format!("lease {id}, which nobody asked for, ends"));
+        };
+        lease.ended = true;
+        let promised = lease.promised_from.map(|from| from + lease.ttl);
+        match promised.filter(|until| !lease.revoked && now < *until) {
+            Some(until) => Err(format!(
+                "lease {id} of {:?} ends at {now:?}, promised was {until:?}",
+                lease.ttl
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Those that should have ended, when writes were ordered without a break since `since`.
+    #[must_use]
+    pub fn overdue(&self, now: Duration, since: Duration) -> Vec<LeaseId> {
+        let is_overdue = |lease: &Lease| {
+            let from = lease.touched.max(since);
+            // One that was asked for in vain never was.
+            lease.promised_from.is_some() && !lease.ended && now > from + lease.ttl + OVERTIME_MAX
+        };
+        let overdue = self.leases.iter().filter(|(_, lease)| is_overdue(lease));
+        overdue.map(|(id, _)| *id).collect()
+    }
+
+    /// When the last of them must have ended, if nobody renews any.
+    #[must_use]
+    pub fn all_end_by(&self, since: Duration) -> Duration {
+        let ends = self.leases.values().filter(|lease| !lease.ended);
+        ends.map(|lease| lease.touched.max(since) + lease.ttl + OVERTIME_MAX)
+            .fold(since, Duration::max)
+    }
+
+    fn lease(&mut self, id: LeaseId) -> &mut Lease {
+        self.leases.get_mut(&id).expect("it was asked for")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn granted() -> Leases {
+        let mut leases = Leases::default();
+        leases.on_grant(1, secs(5), secs(10));
+        leases.on_promise(1, secs(10));
+        leases
+    }
+
+    #[test]
+    fn an_end_before_its_time_is_found() {
+        assert!(granted().on_end(1, secs(14)).is_err());
+        assert!(granted().on_end(1, secs(15)).is_ok());
+    }
+
+    #[test]
+    fn an_end_before_the_time_of_a_renewal_is_found() {
+        let mut leases = granted();
+        leases.on_renewal(1, secs(14));
+        let unanswered = leases.clone();
+        leases.on_promise(1, secs(14));
+        assert!(leases.on_end(1, secs(18)).is_err());
+        assert!(
+            unanswered.clone().on_end(1, secs(18)).is_ok(),
+            "promised is what was answered"
+        );
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_may_come_any_time() {
+        let mut leases = granted();
+        leases.on_revoke(1);
+        assert!(leases.on_end(1, secs(11)).is_ok());
+    }
+
+    #[test]
+    fn an_end_that_does_not_come_is_found() {
+        let leases = granted();
+        assert_eq!(leases.overdue(secs(18), secs(0)), []);
+        assert_eq!(leases.overdue(secs(19), secs(0)), [1]);
+        assert_eq!(
+            leases.overdue(secs(19), secs(12)),
+            [],
+            "there was a takeover at 12 s"
+        );
+    }
+}

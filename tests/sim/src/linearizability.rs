@@ -1,0 +1,341 @@
+//! Whether one store could have given all these answers: each request took effect at one moment
+//! between its call and its answer, and those without an answer did so later, or never.
+//!
+//! The search is Wing and Gong's, as in porcupine: try what may come next, go back where nothing
+//! may, and remember where one was. etcd's revisions make it short. An answer that names the
+//! present revision and changes nothing is taken at once. One that makes the next revision is the
+//! only one that can. Where a request without an answer made a revision, what it wrote and was
+//! seen somewhere says which; only what nobody ever saw leaves a choice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::history::{Ask, Changes, History, Outcome, Reply, Value};
+use crate::model::{Done, Model};
+
+/// Choices tried for one history before the search gives up.
+pub const CHOICES_MAX: usize = 200_000;
+
+/// One order that explains a history.
+#[derive(Clone, Debug, Default)]
+pub struct Explanation {
+    /// What each revision did.
+    pub changes: BTreeMap<i64, Changes>,
+    /// The store at the end.
+    pub last: Model,
+    /// Choices that were tried.
+    pub choices: usize,
+}
+
+/// Why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No order explains it. Tells how far the longest attempt came.
+    Impossible(String),
+    /// The search took too long.
+    Undecided,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Impossible(how_far) => write!(f, "no order explains the history: {how_far}"),
+            Self::Undecided => write!(f, "not decided within {CHOICES_MAX} choices"),
+        }
+    }
+}
+
+/// Looks for an order that explains the history.
+///
+/// # Errors
+/// When there is none, or it was not found in time.
+pub fn check(history: &History) -> Result<Explanation, Verdict> {
+    Search::new(history).run()
+}
+
+/// A place in the search.
+#[derive(Clone, Debug)]
+struct State {
+    model: Model,
+    done: Vec<bool>,
+    /// All before it are done.
+    first: usize,
+    left: usize,
+    changes: BTreeMap<i64, Changes>,
+}
+
+struct Search<'h> {
+    history: &'h History,
+    /// Requests in the order sent.
+    order: Vec<usize>,
+    /// By request without an answer: the revision it made, if somebody saw that.
+    pinned: BTreeMap<usize, i64>,
+    /// Revisions whose maker is known.
+    claimed: BTreeSet<i64>,
+    /// The newest revision anybody saw: what comes after explains nothing.
+    newest: i64,
+    seen: BTreeSet<(Vec<bool>, Model)>,
+    choices: usize,
+    farthest: Option<(usize, String)>,
+}
+
+/// What may come next.
+enum Next {
+    /// This one, whatever else may.
+    Only(usize, Box<(Model, Done)>),
+    /// One of these.
+    Some(Vec<usize>),
+}
+
+impl<'h> Search<'h> {
+    fn new(history: &'h History) -> Self {
+        let mut order: Vec<usize> = (0..history.operations.len()).collect();
+        order.sort_by_key(|at| history.operations[*at].invoked);
+        let (makers, newest) = makers(history);
+        let mut pinned = BTreeMap::new();
+        let mut claimed = BTreeSet::new();
+        for (at, operation) in history.operations.iter().enumerate() {
+            let made = operation
+                .ask
+                .values()
+                .find_map(|value| makers.get(&value).copied());
+            match &operation.outcome {
+                Outcome::Unknown => {
+                    pinned.extend(made.map(|revision| (at, revision)));
+                    claimed.extend(made);
+                }
+                Outcome::Known(_, reply) => claimed.extend(made_by(&operation.ask, reply)),
+            }
+        }
+        Self {
+            history,
+            order,
+            pinned,
+            claimed,
+            newest,
+            seen: BTreeSet::new(),
+            choices: 0,
+            farthest: None,
+        }
+    }
+
+    fn run(mut self) -> Result<Explanation, Verdict> {
+        let answered = |at: &&usize| !self.is_open(**at);
+        let mut state = State {
+            model: Model::default(),
+            done: vec![false; self.order.len()],
+            first: 0,
+            left: self.order.iter().filter(answered).count(),
+            changes: BTreeMap::new(),
+        };
+        let mut untried: Vec<(State, Vec<usize>)> = Vec::new();
+        loop {
+            if state.left == 0 {
+                return Ok(Explanation {
+                    changes: state.changes,
+                    last: state.model,
+                    choices: self.choices,
+                });
+            }
+            match self.next(&mut state) {
+                Next::Only(at, done) => self.take(&mut state, at, *done),
+                Next::Some(mut candidates) => {
+                    if candidates.is_empty() {
+                        self.note_dead_end(&state);
+                    } else if !self.seen.insert((state.done.clone(), state.model.clone())) {
+                        candidates.clear();
+                    }
+                    candidates.reverse();
+                    untried.push((state, candidates));
+                    let (next, at) = loop {
+                        let Some((from, left)) = untried.last_mut() else {
+                            let how_far = self.farthest.map_or_else(String::new, |(_, text)| text);
+                            return Err(Verdict::Impossible(how_far));
+                        };
+                        match left.pop() {
+                            Some(at) => break (from.clone(), at),
+                            None => untried.pop(),
+                        };
+                    };
+                    self.choices += 1;
+                    if self.choices > CHOICES_MAX {
+                        return Err(Verdict::Undecided);
+                    }
+                    state = next;
+                    let done = self.outcome(&state.model, at);
+                    self.take(&mut state, at, done);
+                }
+            }
+        }
+    }
+
+    fn is_open(&self, at: usize) -> bool {
+        self.history.operations[at].outcome == Outcome::Unknown
+    }
+
+    fn outcome(&self, model: &Model, at: usize) -> (Model, Done) {
+        let mut after = model.clone();
+        let done = after.apply(&self.history.operations[at].ask);
+        (after, done)
+    }
+
+    fn take(&self, state: &mut State, at: usize, (model, done): (Model, Done)) {
+        state.model = model;
+        state.done[at] = true;
+        if !self.is_open(at) {
+            state.left -= 1;
+        }
+        if !done.changes.is_empty() {
+            state.changes.insert(state.model.revision, done.changes);
+        }
+        while self
+            .order
+            .get(state.first)
+            .is_some_and(|at| state.done[*at])
+        {
+            state.first += 1;
+        }
+    }
+
+    fn next(&self, state: &mut State) -> Next {
+        let mut only = None;
+        let mut candidates = Vec::new();
+        for at in self.callable(state) {
+            let operation = &self.history.operations[at];
+            let (after, done) = self.outcome(&state.model, at);
+            if !self.agrees_with_watch(&after, &done) {
+                continue;
+            }
+            match &operation.outcome {
+                Outcome::Known(_, reply) if *reply == done.reply => {
+                    let same = after == state.model;
+                    let boxed = Box::new((after, done));
+                    if same {
+                        return Next::Only(at, boxed);
+                    } else if boxed.1.changes.is_empty() {
+                        // It changes leases only: when it did may matter.
+                        candidates.insert(0, at);
+                    } else {
+                        only = Some(Next::Only(at, boxed));
+                    }
+                }
+                Outcome::Known(..) => {}
+                Outcome::Unknown if after == state.model => {}
+                Outcome::Unknown => {
+                    let made = (!done.changes.is_empty()).then_some(after.revision);
+                    if self.may_make(at, made) {
+                        candidates.push(at);
+                    }
+                }
+            }
+        }
+        only.unwrap_or(Next::Some(candidates))
+    }
+
+    /// Those that were called before any that was answered and is not done had its answer.
+    fn callable(&self, state: &State) -> Vec<usize> {
+        let mut earliest_answer = u64::MAX;
+        let mut callable = Vec::new();
+        for at in self.order[state.first..].iter().copied() {
+            let operation = &self.history.operations[at];
+            if state.done[at] {
+                continue;
+            }
+            if operation.invoked > earliest_answer {
+                break;
+            }
+            if let Outcome::Known(answered, _) = &operation.outcome {
+                earliest_answer = earliest_answer.min(*answered);
+            }
+            callable.push(at);
+        }
+        callable
+    }
+
+    /// Whether a request without an answer may have made this revision, or none.
+    fn may_make(&self, at: usize, made: Option<i64>) -> bool {
+        match (self.pinned.get(&at), made) {
+            (Some(pinned), made) => made == Some(*pinned),
+            (None, Some(made)) => made <= self.newest && !self.claimed.contains(&made),
+            (None, None) => true,
+        }
+    }
+
+    fn agrees_with_watch(&self, after: &Model, done: &Done) -> bool {
+        let watched = self.history.watched.get(&after.revision);
+        done.changes.is_empty() || watched.is_none_or(|watched| *watched == done.changes)
+    }
+
+    fn note_dead_end(&mut self, state: &State) {
+        let reached = self.order.len() - state.left;
+        if self
+            .farthest
+            .as_ref()
+            .is_some_and(|(best, _)| *best >= reached)
+        {
+            return;
+        }
+        let blocked = self
+            .callable(state)
+            .into_iter()
+            .filter(|at| !self.is_open(*at));
+        let blocked: Vec<String> = blocked
+            .map(|at| {
+                let operation = &self.history.operations[at];
+                let would = self.outcome(&state.model, at).1.reply;
+                format!("\n  {operation:?}\n    would be answered {would:?}")
+            })
+            .collect();
+        let text = format!(
+            "at revision {}, {} answers are left; next could be:{}",
+            state.model.revision,
+            state.left,
+            blocked.concat()
+        );
+        self.farthest = Some((reached, text));
+    }
+}
+
+/// The revision that wrote each value that anybody saw, and the newest revision seen.
+fn makers(history: &History) -> (BTreeMap<Value, i64>, i64) {
+    let mut makers = BTreeMap::new();
+    let mut newest = 0;
+    for operation in &history.operations {
+        if let Outcome::Known(_, reply) = &operation.outcome {
+            newest = newest.max(reply.revision().unwrap_or_default());
+            makers.extend(reply.seen().map(|seen| (seen.value, seen.modified)));
+        }
+    }
+    for (revision, changes) in &history.watched {
+        newest = newest.max(*revision);
+        let set = changes.values().flatten();
+        makers.extend(set.map(|seen| (seen.value, seen.modified)));
+    }
+    (makers, newest)
+}
+
+/// The revision a request made, by its answer.
+fn made_by(ask: &Ask, reply: &Reply) -> Option<i64> {
+    let changed = match (ask, reply) {
+        (Ask::Put(_), Reply::Put(..)) => true,
+        (_, Reply::Deleted(_, prev)) => prev.is_some(),
+        (Ask::Txn(txn), Reply::Txn(_, succeeded, steps)) => {
+            use crate::history::Op;
+            let ops = if *succeeded {
+                &txn.success
+            } else {
+                &txn.failure
+            };
+            ops.iter().zip(steps).any(|(op, step)| match op {
+                Op::Get(_) => false,
+                Op::Put(_) => true,
+                Op::Delete(_) => step.is_some(),
+            })
+        }
+        _ => false,
+    };
+    reply.revision().filter(|_| changed)
+}
+
+#[cfg(test)]
+mod tests;
