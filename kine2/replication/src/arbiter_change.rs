@@ -24,6 +24,8 @@ pub(crate) struct Moving {
     /// The new witness holds it.
     stored: bool,
     asked: Option<Duration>,
+    /// Number of the last call before `made` was made: answers up to it are of other attempts.
+    made_at: u64,
 }
 
 impl Moving {
@@ -43,6 +45,7 @@ impl Unit {
             made: None,
             stored: false,
             asked: None,
+            made_at: 0,
         });
     }
 
@@ -103,7 +106,7 @@ impl Unit {
         let uid = self.seed.next();
         moving.made = form.make(&self.hard.config, &self.me, uid).ok();
         moving.stored = false;
-        moving.asked = None;
+        moving.made_at = self.register.number();
         moving.generation += 1;
     }
 
@@ -127,7 +130,11 @@ impl Unit {
             Tell::Register(config) if moving.made.as_ref() == Some(config.as_ref()) => {
                 moving.stored = true;
             }
-            Tell::Refused(Refusal::Generation) if !moving.stored => moving.made = None,
+            Tell::Refused(Refusal::Generation)
+                if !moving.stored && word.answers.is_some_and(|n| n > moving.made_at) =>
+            {
+                moving.made = None;
+            }
             _ => {}
         }
     }

@@ -79,6 +79,11 @@ impl RegisterClient {
 
     /// A change has been asked for lately: its outcome may come any moment.
     pub(crate) fn is_asking(&self, now: Duration, patience: Duration) -> bool {
+    /// Number of the last call.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
         let attempt = self.attempt.as_ref();
         attempt.is_some_and(|attempt| now < attempt.since + patience)
     }

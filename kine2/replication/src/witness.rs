@@ -122,7 +122,7 @@ pub enum Refusal {
     Probation,
     /// The register went backwards in time (`repl W3`).
     Regressed,
-    /// Not a higher generation than the stored one.
+    /// Not a higher generation than the stored one, or made from an older configuration.
     Generation,
     /// The witness holds as many registers as it may.
     RegistersMax,
@@ -139,7 +139,7 @@ impl fmt::Display for Refusal {
             Self::PrimaryAlive => f.write_str("the primary is alive"),
             Self::Probation => f.write_str("the witness started lately"),
             Self::Regressed => f.write_str("the register went backwards"),
-            Self::Generation => f.write_str("the generation is not higher than the stored one"),
+            Self::Generation => f.write_str("the record is not of a higher generation than the stored one, or of an older counter"),
             Self::RegistersMax => f.write_str("the witness holds as many registers as it may"),
         }
     }

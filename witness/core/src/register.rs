@@ -121,3 +121,23 @@ impl Register {
         Self::new(new, witness)
     }
 }
+    /// The register after Init: a record of a higher generation, for a move of the arbiter to here.
+    /// It must not be made from an older configuration than the stored one: a primary that was
+    /// deposed, here or before the unit moved here, would bring back its own. What the same
+    /// primary left by an attempt before may be replaced.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) fn initialised(&self, new: Config, witness: WitnessId) -> Result<Self, Refusal> {
+        let stored = self.newest();
+        let left = stored.reason == Reason::Move && stored.primary == new.primary;
+        let lowest = match left {
+            true => stored.epoch.counter(),
+            false => stored.epoch.counter() + 1,
+        };
+        if new.epoch.counter() < lowest && *stored != new {
+            return Err(Refusal::Generation);
+        }
+        self.replaced(new, witness)
+    }
+

@@ -255,7 +255,7 @@ impl Witness {
         } else if let Some(unit) = self.units.get(&key) {
             match forced {
                 true => unit.register.forced(config, self.id),
-                false => unit.register.replaced(config, self.id),
+                false => unit.register.initialised(config, self.id),
             }
         } else if self.units.len() == REGISTERS_MAX {
             Err(Refusal::RegistersMax)

@@ -413,6 +413,38 @@ fn a_move_closes_the_register_for_good() {
     assert_eq!(w.stored(), stored);
 }
 
+/// A primary that was deposed and does not know it moves its unit to this witness, too.
+#[test]
+fn init_does_not_replace_by_what_was_made_from_an_older_configuration() {
+    let old = mirror();
+    let mut w = Harness::new();
+    let taken = Form::Takeover.make(&old, &node("b"), 7).unwrap();
+    let to = |base: &Config, generation, caller: &str| {
+        let arbiter = old.arbiter.clone();
+        let form = Form::Move {
+            arbiter,
+            generation,
+        };
+        form.make(base, &node(caller), 8).unwrap()
+    };
+    let moved = to(&taken, 1, "b");
+    w.call(0, "b", Ask::Init(Box::new(moved.clone())));
+    assert_eq!(w.stored(), moved);
+    let late = to(&old, 2, "a");
+    let told = w.call(0, "a", Ask::Init(Box::new(late.clone())));
+    assert_eq!(told, [("a".into(), Tell::Refused(Refusal::Generation))]);
+    assert_eq!(w.stored(), moved);
+
+    // Nor where it was deposed at this witness.
+    let mut w = Harness::new();
+    w.cas(0, "b", Form::Takeover);
+    let stored = w.stored();
+    assert_eq!(stored.epoch.counter(), late.epoch.counter());
+    let told = w.call(0, "a", Ask::Init(Box::new(late)));
+    assert_eq!(told, [("a".into(), Tell::Refused(Refusal::Generation))]);
+    assert_eq!(w.stored(), stored);
+}
+
 #[test]
 fn init_creates_once_and_replaces_only_by_a_higher_generation() {
     let mut w = Harness::new();
