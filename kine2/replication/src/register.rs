@@ -292,7 +292,9 @@ impl Unit {
                 self.peer_leaves() || !matches!(form, Form::Remove | Form::Drop(_))
             }
         };
-        if !allowed || !self.is_primary() || self.hard.prop.is_some() {
+        // With a failed disk no configuration can be made durable: after a restart this node would
+        // make another one of the same epoch.
+        if !allowed || self.failed || !self.is_primary() || self.hard.prop.is_some() {
             return;
         }
         let uid = self.seed.next();

@@ -153,7 +153,11 @@ impl Unit {
             Event::Propose { request, .. } | Event::Read { request, .. } if self.hard.stopped => {
                 self.answer(request, Answer::Unavailable);
             }
-            Event::Command(_) | Event::Written { .. } => self.on_event(event),
+            // A stopped node still follows who is connected: it will not be told again.
+            Event::Command(_)
+            | Event::Written { .. }
+            | Event::Link(_)
+            | Event::WitnessSession { .. } => self.on_event(event),
             _ if self.hard.stopped => {}
             _ => self.on_event(event),
         }

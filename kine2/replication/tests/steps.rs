@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kine2_replication::{
-    Act, Answer, Arbiter, Ask, Body, ClusterId, Config, DataState, Event, Form, Frame, HardState,
-    History, Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy, NodeRef, Opened,
-    PartName, PartSummary, Policies, Position, Record, RegisterKey, RequestId, State, Step,
-    StreamId, Tell, Timers, Unit, WINDOW_ENTRIES_MAX, WitnessId, WitnessLife, WitnessWord, WriteId,
+    Act, Answer, Arbiter, Ask, Body, ClusterId, Command, Config, DataState, Event, Form, Frame,
+    HardState, Heartbeat, History, Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy,
+    NodeRef, Opened, PartName, PartSummary, Policies, Position, Record, RegisterKey, RequestId,
+    State, Step, StreamId, Tell, Timers, Unit, WINDOW_ENTRIES_MAX, WitnessId, WitnessLife,
+    WitnessWord, WriteId,
 };
 
 const W: WitnessId = WitnessId(9);
@@ -407,4 +408,51 @@ fn a_word_of_an_earlier_life_of_the_witness_is_dropped() {
     assert_eq!(a.unit.config(), &before);
     a.tell(word(2));
     assert_eq!(a.unit.config(), &newer);
+}
+
+/// A session that opens while the node is stopped is the one it hears after its start.
+#[test]
+fn a_stopped_node_follows_the_sessions_of_its_witness() {
+    let mut a = A::new(at_witness());
+    heard(&mut a);
+    let session = |life| Event::WitnessSession {
+        witness: W,
+        life: WitnessLife(life),
+    };
+    a.tell(session(1));
+    a.tell(Event::Command(Command::Stop { force: true }));
+    a.tell(session(2));
+    a.tell(Event::Command(Command::Start));
+    let taken = Config {
+        epoch: a.unit.config().epoch.next(),
+        ..a.unit.config().clone()
+    };
+    a.tell(Event::Witness(Box::new(WitnessWord {
+        key: key(),
+        witness: W,
+        life: WitnessLife(2),
+        answers: None,
+        tell: Tell::Register(Box::new(taken.clone())),
+    })));
+    assert_eq!(*a.unit.config(), taken);
+}
+
+/// `repl C4`: with its lead's disk failed a primary without a witness makes no configuration; it
+/// would make another one of the same epoch after a restart.
+#[test]
+fn a_primary_with_a_failed_disk_makes_no_configuration_by_itself() {
+    let mut a = A::new(first(Arbiter::None(LonePolicy::PreferPrimary)));
+    a.tell(Event::Tick);
+    a.catch_up();
+    let added = a.unit.config().clone();
+    assert_eq!(added.in_sync[&store()].len(), 2, "{added:?}");
+    a.tell(Event::DiskFailed { part: store() });
+    for _ in 0..100 {
+        a.tell(Event::Tick);
+        a.frame(Body::Heartbeat(Heartbeat {
+            active: false,
+            commits: BTreeMap::new(),
+        }));
+    }
+    assert_eq!(*a.unit.config(), added);
 }
