@@ -209,7 +209,13 @@ impl Unit {
             Event::LogCut { part, base } => self.on_log_cut(&part, base),
             Event::Frame(frame) => self.on_frame(*frame),
             Event::Link(link) => self.on_link(link),
-            Event::WitnessSession { witness, life } => self.register.on_session(witness, life),
+            Event::WitnessSession { witness, life } => {
+                self.register.on_session(witness, life);
+                // A witness that started waits for the reports of both nodes (`repl W4`).
+                if !self.hard.stopped {
+                    self.report();
+                }
+            }
             Event::Witness(word) => self.on_witness(*word),
             Event::Propose {
                 part,
