@@ -7,6 +7,7 @@
 
 use crate::index::{Entry, Index, Key};
 use crate::revision::{ChangeId, Revision};
+use kine2_mutation::{Mutation, mutated};
 
 /// Space work that is under way.
 #[derive(Debug, Default)]
@@ -103,7 +104,8 @@ fn prune(entry: &mut Entry, target: Revision, freed: &mut Vec<ChangeId>) -> bool
         freed.extend(entry.older.drain(..).map(|past| past.id()));
         entry.older = Vec::new();
         // A tombstone at the target itself stays for watchers that start there (`etcd S26`).
-        let forget = !entry.is_live() && entry.newest.main < target;
+        let forget = !entry.is_live() && entry.newest.main < target
+            || !entry.is_live() && mutated(Mutation::WatchTombstoneGone);
         if forget {
             freed.push(entry.newest);
         }
@@ -111,7 +113,8 @@ fn prune(entry: &mut Entry, target: Revision, freed: &mut Vec<ChangeId>) -> bool
     }
     let keeps_last = entry.older[..up_to]
         .last()
-        .is_some_and(|past| !past.tombstone || past.id().main == target);
+        .is_some_and(|past| !past.tombstone || past.id().main == target)
+        && !mutated(Mutation::CompactTooMuch);
     let gone = up_to - usize::from(keeps_last);
     freed.extend(entry.older.drain(..gone).map(|past| past.id()));
     entry.older.shrink_to_fit();

@@ -1,6 +1,7 @@
 //! Leases and the keys that hang on them. Time is not here: the node's clock decides when one
 //! has expired and proposes its revocation (`repl T1`).
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::index::Key;
@@ -61,7 +62,9 @@ impl LeaseTable {
         if from == to {
             return;
         }
-        if let Some(lease) = self.leases.get_mut(&from) {
+        if let Some(lease) = self.leases.get_mut(&from)
+            && !mutated(Mutation::LeaseNotMoved)
+        {
             lease.keys.remove(key);
         }
         if let Some(lease) = self.leases.get_mut(&to) {

@@ -1,5 +1,6 @@
 //! Reads of keys and ranges (`etcd S7`–`S13`).
 
+use kine2_mutation::{Mutation, mutated};
 use thiserror::Error;
 
 use crate::answer::{RangeAnswer, Refusal};
@@ -41,7 +42,7 @@ impl Store {
         if revision > self.revision {
             return Err(Refusal::FutureRevision.into());
         }
-        if revision < self.compacted {
+        if revision < self.compacted && !mutated(Mutation::CompactedReadable) {
             return Err(Refusal::Compacted.into());
         }
         let answer = self.range_at(query, revision)?;
@@ -77,7 +78,7 @@ impl Store {
                 hits.len()
             };
             hits.truncate(limit);
-            let more = count > hits.len();
+            let more = count > hits.len() && !mutated(Mutation::MoreForgotten);
             let records = self.load(&hits, query.keys_only)?;
             return Ok(RangeAnswer {
                 records,
@@ -130,6 +131,9 @@ impl Store {
     /// Keys of the range that were there at `revision`: today's, less what was born since, plus
     /// what died.
     fn count_at(&self, range: &KeyRange, revision: Revision) -> usize {
+        if mutated(Mutation::CountStale) {
+            return self.index.live_in(range);
+        }
         if revision >= self.revision && self.ring.since(revision.next()).next().is_none() {
             return self.index.live_in(range);
         }

@@ -1,6 +1,7 @@
 //! The last changes, in memory: for watches, for reads just behind the newest revision, and for
 //! everything the backend does not have yet.
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ impl Ring {
             let Some(oldest) = self.slots.front().map(|slot| slot.id.main) else {
                 return;
             };
-            if oldest > in_backend {
+            if oldest > in_backend && !mutated(Mutation::RingForgets) {
                 return;
             }
             while let Some(slot) = self.slots.pop_front_if(|slot| slot.id.main == oldest) {

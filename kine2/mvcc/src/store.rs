@@ -1,5 +1,6 @@
 //! The store: keys, leases and alarms as the applied log made them.
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -375,15 +376,20 @@ impl Store {
         }
         self.compacted = target;
         self.compaction.start(target);
-        self.batch
-            .cells
-            .insert(cells::COMPACTED, Some(cells::number(target.0)));
+        if !mutated(Mutation::CompactionUnsaved) {
+            self.batch
+                .cells
+                .insert(cells::COMPACTED, Some(cells::number(target.0)));
+        }
         Ok(Answer::Compacted)
     }
 
     fn grant_lease(&mut self, grant: LeaseGrant) -> Result<Answer, Refusal> {
         if !self.leases.grant(grant.id, grant.ttl_seconds) {
             return Err(Refusal::LeaseExists);
+        }
+        if mutated(Mutation::LeaseUnsaved) {
+            return Ok(Answer::LeaseGranted(grant));
         }
         self.batch.cells.insert(
             cells::lease(grant.id),
@@ -397,7 +403,9 @@ impl Store {
         let Some(lease) = self.leases.revoke(id) else {
             return Ok(Err(Refusal::LeaseNotFound));
         };
-        self.delete_keys(&lease.keys)?;
+        if !mutated(Mutation::LeaseKeysStay) {
+            self.delete_keys(&lease.keys)?;
+        }
         self.batch.cells.insert(cells::lease(id), None);
         Ok(Ok(Answer::LeaseRevoked))
     }

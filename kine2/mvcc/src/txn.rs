@@ -4,6 +4,7 @@
 //! within, against the state before it (`etcd S17`), and with them what can only be checked on
 //! the path they choose (`etcd S22`). From then on nothing can refuse it.
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::BTreeSet;
 
 use crate::answer::{DeleteAnswer, OpAnswer, PutAnswer, Refusal, TxnAnswer};
@@ -228,7 +229,12 @@ impl Store {
         let (create_revision, version, old_lease) = match there {
             Some(place) => {
                 let entry = self.index.entry(place);
-                (entry.create_revision, entry.version + 1, entry.lease)
+                let create = match mutated(Mutation::CreateMoves) {
+                    true => id.main.0,
+                    false => entry.create_revision,
+                };
+                let raised = i64::from(!mutated(Mutation::VersionNotRaised));
+                (create, entry.version + raised, entry.lease)
             }
             None => (id.main.0, 1, 0),
         };
@@ -299,6 +305,9 @@ impl Store {
         for place in places {
             if !self.holds_at(place, compare)? {
                 return Ok(false);
+            }
+            if mutated(Mutation::CompareFirstOnly) {
+                break;
             }
         }
         Ok(true)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_wal::{Entry, LogIndex, Position};
 
 use crate::hard_state::DataState;
@@ -63,7 +64,8 @@ impl Unit {
     /// with an ADD in doubt a part is joint, so never A1.
     pub(crate) fn activate(&mut self) {
         for name in self.part_names() {
-            if !self.parts[&name].active && self.holds(&name) && !self.is_joint(&name) {
+            let holds = self.holds(&name) || mutated(Mutation::ServeForeign);
+            if !self.parts[&name].active && holds && !self.is_joint(&name) {
                 self.activate_part(&name);
             }
         }
@@ -76,12 +78,19 @@ impl Unit {
         part.fetching = None;
         part.active = true;
         part.barrier = part.log.end();
+        if mutated(Mutation::NoBarrier) {
+            part.barrier = LogIndex(0);
+        }
         part.matched = None;
         part.sender = Sender::Idle;
         self.push(Act::Serve {
             part: name.clone(),
             active: true,
         });
+        if mutated(Mutation::SwapInstantCommit) {
+            let end = self.parts[name].log.end();
+            self.commit(name, end);
+        }
     }
 
     /// A2: says Hello until every joint part is active, and fetches tails.
@@ -148,7 +157,9 @@ impl Unit {
             }
             let (last, theirs) = (part.log.last(), theirs.expect("it was found in sync"));
             let target = theirs.history.last().index;
-            if target > last.index && theirs.history.holds(last.index, last.term) {
+            let skips = mutated(Mutation::NoFetch) || mutated(Mutation::NoRunNoFetch);
+            let behind = target > last.index && theirs.history.holds(last.index, last.term);
+            if behind && !skips {
                 // The own log is a prefix of the other's.
                 self.part(&name).fetching = Some(Fetch {
                     target,

@@ -1,5 +1,7 @@
 //! Adopting configurations and runs (`repl C3`, C4, A3).
 
+use kine2_mutation::{Mutation, mutated};
+
 use crate::config::{Config, Standing};
 use crate::hard_state::HardState;
 use crate::output::{Act, Notice};
@@ -8,7 +10,8 @@ use crate::unit::{Phase, Unit};
 impl Unit {
     /// C3: acts by `config` from now on if it is newer than the own one, whoever told it.
     pub(crate) fn adopt(&mut self, config: Config) {
-        if config.epoch <= self.hard.config.epoch || config.key() != self.key {
+        let newer = config.epoch > self.hard.config.epoch || mutated(Mutation::AdoptOlder);
+        if !newer || config.key() != self.key {
             return;
         }
         let old = self.hard.config.clone();
@@ -48,7 +51,9 @@ impl Unit {
         let id = self.hard.config.id();
         self.push(Act::Notice(Notice::Adopted(id)));
         // Who learns a configuration first tells the other (C5).
-        self.send_config();
+        if !mutated(Mutation::NoGossip) {
+            self.send_config();
+        }
         self.report();
         self.stop_if_out();
         if self.is_primary() && self.phase == Phase::AloneUnheard {
@@ -73,11 +78,13 @@ impl Unit {
 
     /// A1, A2, A5: raises the run durably, then activates what can be.
     pub(crate) fn begin_run(&mut self) {
-        self.hard.run = self
-            .hard
-            .run
-            .checked_add(1)
-            .expect("2^32 starts in one epoch are never made");
+        let run = self.hard.run.checked_add(1);
+        let same = mutated(Mutation::NoRun) || mutated(Mutation::NoRunNoFetch);
+        self.hard.run = match self.hard.run {
+            0 => 1,
+            run if same => run,
+            _ => run.expect("2^32 starts in one epoch are never made"),
+        };
         self.write_hard();
         self.forget_epoch();
         self.peer.trust(self.now);

@@ -1,6 +1,7 @@
 //! Ordering, acknowledging and committing entries (`repl L1` to L5).
 
 use bytes::Bytes;
+use kine2_mutation::{Mutation, mutated};
 use kine2_wal::{Entry, LogIndex, Position, Term};
 
 use crate::activation::follow;
@@ -99,7 +100,10 @@ impl Unit {
     /// L2: commits what is durable on every node in sync.
     pub(crate) fn drive_commits(&mut self) {
         for name in self.part_names() {
-            let joint = self.is_joint(&name);
+            let joint = match self.pending_add(&name) {
+                Some(_) if mutated(Mutation::AddNoJoint) => false,
+                _ => self.is_joint(&name) && !mutated(Mutation::AsyncCommit),
+            };
             let part = &self.parts[&name];
             if !part.active {
                 continue;
@@ -113,7 +117,13 @@ impl Unit {
             }
             let part = &self.parts[&name];
             let commit = if joint {
-                part.matched.map_or(part.commit, |m| m.min(durable))
+                part.matched.map_or(part.commit, |matched| {
+                    if mutated(Mutation::CommitBeforeOwnFlush) {
+                        matched
+                    } else {
+                        matched.min(durable)
+                    }
+                })
             } else {
                 durable
             };
@@ -126,7 +136,7 @@ impl Unit {
     }
 
     /// Entries up to `through` are committed: they are applied, then their clients are answered.
-    fn commit(&mut self, name: &PartName, through: LogIndex) {
+    pub(crate) fn commit(&mut self, name: &PartName, through: LogIndex) {
         self.part(name).commit = through;
         self.push(Act::Apply {
             part: name.clone(),
@@ -153,7 +163,8 @@ impl Unit {
             return;
         }
         // Of this opening: so of the replica that it showed.
-        if !matches!(part.sender, Sender::Sending(sending) if sending.stream == stream) {
+        let current = matches!(part.sender, Sender::Sending(sending) if sending.stream == stream);
+        if !current && !mutated(Mutation::AddAnyEpochAck) {
             return;
         }
         part.matched = Some(matched);
@@ -179,7 +190,8 @@ impl Unit {
     ) {
         // K1: only who is in sync for the part says what its log is. K3 follows: a holder of a
         // part that is away has a primary that is not.
-        if !self.hard.config.has(name, &self.hard.config.primary) {
+        let in_sync = self.hard.config.has(name, &self.hard.config.primary);
+        if !in_sync && !mutated(Mutation::StreamForeign) {
             return;
         }
         let current = self.term();
@@ -210,7 +222,7 @@ impl Unit {
             0 => prev,
             n => entries[n - 1].position,
         };
-        let fresh = &entries[held..];
+        let mut fresh = &entries[held..];
         let verified = entries.last().map_or(prev, |e| e.position).index;
         let already = part.verified.unwrap_or(LogIndex(0));
 
@@ -227,6 +239,11 @@ impl Unit {
                 }
                 false
             }
+            Some(_) if mutated(Mutation::NoTruncation) => {
+                fresh = &[];
+                false
+            }
+            Some(_) if mutated(Mutation::OldFrameCuts) => true,
             Some(_) => !fresh.is_empty() || (is_point && already <= at.index),
         };
         if cut && at.index < part.commit {
@@ -260,12 +277,20 @@ impl Unit {
     }
 
     /// L3: acknowledges the verified prefix that is durable, never more.
-    fn send_ack(&mut self, name: &PartName) {
+    pub(crate) fn send_ack(&mut self, name: &PartName) {
         let part = &self.parts[name];
-        let (Some(verified), Some(receiver)) = (part.verified, part.receiver) else {
+        let verified = match mutated(Mutation::AckWholeLog) {
+            true => Some(part.log.end()),
+            false => part.verified,
+        };
+        let (Some(verified), Some(receiver)) = (verified, part.receiver) else {
             return;
         };
-        let matched = verified.min(part.log.durable());
+        let matched = if mutated(Mutation::AckBeforeDurable) {
+            verified
+        } else {
+            verified.min(part.log.durable())
+        };
         let (part, stream) = (name.clone(), receiver.stream);
         self.send(Body::Ack {
             part,
@@ -278,10 +303,16 @@ impl Unit {
     /// is durable here, so that nothing shown is lost by a crash.
     fn follow_commit(&mut self, name: &PartName) {
         let part = &self.parts[name];
-        let Some(verified) = part.verified else {
-            return;
+        let verified = match part.verified {
+            Some(verified) if !mutated(Mutation::CommitUnverified) => verified,
+            None if !mutated(Mutation::CommitUnverified) => return,
+            _ => part.log.end(),
         };
-        let commit = part.told.min(verified).min(part.log.durable());
+        let told = match mutated(Mutation::ExposeEarly) {
+            true => verified,
+            false => part.told,
+        };
+        let commit = told.min(verified).min(part.log.durable());
         if commit > part.commit {
             self.commit(name, commit);
         }

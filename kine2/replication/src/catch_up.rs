@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_wal::{Entry, LogIndex, Position};
 
 use crate::event::Link;
@@ -22,7 +23,7 @@ impl Unit {
         let mut to_open = Vec::new();
         for name in self.part_names() {
             // K1, K2: only an active part's log is sent.
-            if !self.parts[&name].active {
+            if !self.parts[&name].active && !mutated(Mutation::StreamForeign) {
                 continue;
             }
             self.reopen_if_stuck(&name);
@@ -86,7 +87,8 @@ impl Unit {
         let mut parts = BTreeMap::new();
         for (name, summary) in theirs {
             // K1, K3: who is not in sync for a part says nothing about it.
-            if !self.hard.config.has(&name, from) || !self.parts.contains_key(&name) {
+            let foreign = !self.hard.config.has(&name, from) && !mutated(Mutation::StreamForeign);
+            if foreign || !self.parts.contains_key(&name) {
                 continue;
             }
             self.opening += 1;
@@ -103,7 +105,13 @@ impl Unit {
             let summary = part.summary();
             parts.insert(name, Opened { stream, summary });
         }
+        let names: Vec<_> = parts.keys().cloned().collect();
         self.send(Body::OpenAck { opening, parts });
+        if mutated(Mutation::AckWholeLog) {
+            for name in names {
+                self.send_ack(&name);
+            }
+        }
     }
 
     pub(crate) fn on_open_ack(
@@ -118,7 +126,8 @@ impl Unit {
             };
             let current =
                 matches!(part.sender, Sender::Opening { opening: own, .. } if own == opening);
-            if part.active && current {
+            let active = part.active || mutated(Mutation::StreamForeign);
+            if active && current {
                 self.begin_stream(from, &name, &opened);
             }
         }
@@ -151,7 +160,7 @@ impl Unit {
         let point = match part.log.history().common_point(&theirs.history) {
             Some((point, _)) if whole && (point >= base || theirs.commit > point) => point,
             // N2: never to a node in sync; it is taken out first.
-            _ if replica.is_some() => {
+            _ if replica.is_some() && !mutated(Mutation::SnapshotInSync) => {
                 part.peer_lost = true;
                 return;
             }

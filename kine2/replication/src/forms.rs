@@ -3,9 +3,12 @@
 //! A form makes the new record from the stored one, whole and exactly. The witness makes it again
 //! and compares (`repl C2`), so a caller cannot write what its form does not say.
 
+mod broken;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
+use kine2_mutation::{Mutation, mutated};
 use thiserror::Error;
 
 use crate::config::{Config, PARTS_MAX};
@@ -198,6 +201,7 @@ impl Form {
                 new.arbiter = arbiter.clone();
             }
         }
+        broken::break_rule(self, stored, caller, &mut new);
         Ok(new)
     }
 
@@ -205,7 +209,7 @@ impl Form {
         let is_primary = stored.primary == *caller;
         let (allowed, may) = match self {
             Self::Takeover => (
-                !is_primary && stored.in_lead(caller),
+                !is_primary && (stored.in_lead(caller) || mutated(Mutation::StaleTakeover)),
                 "other node in sync for the lead part",
             ),
             _ => (is_primary, "primary"),

@@ -13,6 +13,7 @@ mod adopt;
 mod append;
 mod arbiter_change;
 mod backoff;
+mod broken;
 mod catch_up;
 mod config;
 mod epoch;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_wal::{Entry, LogIndex, Position, Term};
 
 use crate::history::History;
@@ -98,7 +99,9 @@ impl PartLog {
     /// The log begins anew after a snapshot's position, once `write` is durable.
     pub(crate) fn reset(&mut self, base: Position, write: WriteId) {
         *self = Self::new(History::new(base));
-        self.durable = LogIndex(0);
+        if !mutated(Mutation::ResetCountsAtOnce) {
+            self.durable = LogIndex(0);
+        }
         self.writes.push_back((write, base.index));
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
+
 use crate::config::Standing;
 use crate::event::Command;
 use crate::forms::force;
@@ -94,6 +96,7 @@ impl Unit {
         let config = &self.hard.config;
         let mut parts = config.in_sync.keys();
         config.policies.swap_back
+            && !mutated(Mutation::NoSwapBack)
             && self.acts_as_primary()
             && config.standing(&config.lead) == Some(Standing::Mirror)
             && parts.any(|name| config.standing(name) == Some(Standing::Away))

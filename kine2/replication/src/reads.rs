@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_wal::LogIndex;
 
 use crate::event::Link;
@@ -79,7 +80,10 @@ impl Unit {
         }
         let active = self.parts.get(&part).is_some_and(|p| p.active);
         if active {
-            let need = self.frame_number + 1;
+            let need = match mutated(Mutation::StaleConfirm) {
+                true => self.peer.echoed,
+                false => self.frame_number + 1,
+            };
             self.reads.local.push_back(Waiting {
                 part,
                 request,
@@ -122,7 +126,11 @@ impl Unit {
             };
             // A4, R1, R2. D2: the rule is the one in force when the read is answered.
             let settled = part.commit >= part.barrier;
-            let confirmed = !self.is_joint(&read.part) || self.peer.echoed >= read.need;
+            let local = match self.pending_add(&read.part) {
+                Some(_) if mutated(Mutation::AddJointReadsLocal) => true,
+                _ => !self.is_joint(&read.part) || mutated(Mutation::LocalRead),
+            };
+            let confirmed = local || self.peer.echoed >= read.need;
             let index = part.commit;
             if settled && confirmed {
                 self.answer(read.request, Answer::ReadAt(index));
@@ -144,7 +152,11 @@ impl Unit {
     /// R3, at the primary: active and settled, in the same epoch (the frame's was compared).
     pub(crate) fn on_read_index(&mut self, name: &PartName, read: ReadId) {
         let part = self.parts.get(name);
-        let settled = part.filter(|part| part.active && part.commit >= part.barrier);
+        let settled = part.filter(|part| {
+            let active = part.active || mutated(Mutation::ReadIndexNotServed);
+            let behind = part.commit < part.barrier && !mutated(Mutation::ReadIndexNoBarrier);
+            active && !behind
+        });
         let index = settled.map(|part| part.commit);
         self.send(Body::ReadIndexAck { read, index });
     }
@@ -163,7 +175,8 @@ impl Unit {
     /// Answers the reads whose index is committed here.
     pub(crate) fn answer_indexed(&mut self, name: &PartName) {
         let commit = self.parts[name].commit;
-        let ready = |read: &Remote| read.part == *name && read.index.is_some_and(|i| i <= commit);
+        let reached = |index| index <= commit || mutated(Mutation::ReadIndexUnapplied);
+        let ready = |read: &Remote| read.part == *name && read.index.is_some_and(reached);
         let remote = self.reads.remote.iter();
         let requests: Vec<_> = remote
             .filter(|(_, read)| ready(read))

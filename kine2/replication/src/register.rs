@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
+
 use crate::config::{Config, Standing};
 use crate::event::Link;
 use crate::forms::Form;
@@ -77,13 +79,13 @@ impl RegisterClient {
         sessions.all(|(id, life)| *id != word.witness || *life == word.life)
     }
 
-    /// A change has been asked for lately: its outcome may come any moment.
-    pub(crate) fn is_asking(&self, now: Duration, patience: Duration) -> bool {
     /// Number of the last call.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
+    /// A change has been asked for lately: its outcome may come any moment.
+    pub(crate) fn is_asking(&self, now: Duration, patience: Duration) -> bool {
         let attempt = self.attempt.as_ref();
         attempt.is_some_and(|attempt| now < attempt.since + patience)
     }
@@ -103,7 +105,10 @@ impl Unit {
     /// proposed (X2), or because it went backwards (W2).
     fn witness(&self) -> Option<WitnessId> {
         match &self.hard.config.arbiter {
-            Arbiter::Witness { id, .. } if self.hard.prop.is_none() && !self.register.regressed => {
+            Arbiter::Witness { id, .. }
+                if (self.hard.prop.is_none() || mutated(Mutation::PropLearnOld))
+                    && !self.register.regressed =>
+            {
                 Some(*id)
             }
             _ => None,
@@ -111,7 +116,8 @@ impl Unit {
     }
 
     pub(crate) fn on_witness(&mut self, word: WitnessWord) {
-        if word.key != self.key || !self.register.is_of_session(&word) {
+        let late = !self.register.is_of_session(&word) && !mutated(Mutation::LateReply);
+        if word.key != self.key || late {
             return;
         }
         self.on_new_witness(&word);
@@ -136,8 +142,13 @@ impl Unit {
     /// configuration was adopted: then the witness went backwards (W2).
     fn learn(&mut self, config: Config, answers: Option<u64>) {
         let own = &self.hard.config;
-        if config.epoch > own.epoch {
+        let older = config.epoch < own.epoch && mutated(Mutation::AdoptOlder);
+        if config.epoch > own.epoch || older {
             return self.adopt(config);
+        }
+        if config.id() == own.id() && mutated(Mutation::PendClearByRead) {
+            self.hard.pend_add = None;
+            return self.write_hard();
         }
         if config.epoch == own.epoch && config.uid != own.uid {
             let id = config.id();
@@ -264,6 +275,9 @@ impl Unit {
                 expected,
                 new,
             };
+            if cas.form == Form::Remove && mutated(Mutation::NoCas) {
+                return self.adopt(cas.new);
+            }
             self.register.attempt = Some(Attempt {
                 cas,
                 since: self.now,
@@ -324,7 +338,8 @@ impl Unit {
             .parts
             .get(&config.lead)
             .is_some_and(|part| part.diverged);
-        let whole = self.holds(&config.lead) && !diverged && !self.failed;
+        let holds = self.holds(&config.lead) || mutated(Mutation::StaleTakeover);
+        let whole = holds && !diverged && !self.failed;
         let may = with_witness && whole && !self.stopping;
         (may && self.suspects_peer()).then_some(Form::Takeover)
     }
@@ -410,7 +425,14 @@ impl Unit {
         let config = &self.hard.config;
         let part = &self.parts[name];
         let replica = part.peer.as_ref()?;
-        let level = part.matched.is_some_and(|matched| matched >= part.commit);
+        let counted = match mutated(Mutation::SharedMatch) {
+            true => &self.parts[&config.lead],
+            false => part,
+        };
+        let level = counted
+            .matched
+            .is_some_and(|matched| matched >= counted.commit)
+            || mutated(Mutation::AddNotCaughtUp);
         let ready = config.standing(name) == Some(Standing::Alone)
             && part.active
             && level
@@ -421,7 +443,9 @@ impl Unit {
             && part.backoff.is_over(self.now)
             && !self.suspects_peer();
         let same = self.peer.node.as_ref() == Some(&replica.node);
-        let lead_first = *name == config.lead || config.in_lead(&replica.node);
+        let lead_first = *name == config.lead
+            || config.in_lead(&replica.node)
+            || mutated(Mutation::AddPartFirst);
         (ready && same && lead_first).then(|| Form::Add {
             part: name.clone(),
             replica: replica.clone(),

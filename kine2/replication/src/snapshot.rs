@@ -1,5 +1,6 @@
 //! Snapshots, for a peer that the kept log does not reach (`repl N1` to N6).
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_wal::Position;
 
 use crate::hard_state::DataState;
@@ -29,7 +30,8 @@ impl Unit {
         let Some(part) = self.parts.get_mut(name) else {
             return;
         };
-        if position.index > part.commit || !part.log.holds(position.index, position.term) {
+        let early = position.index > part.commit && !mutated(Mutation::SnapshotUncommitted);
+        if early || !part.log.holds(position.index, position.term) {
             return;
         }
         if let Sender::Snapshot(out) = &mut part.sender
@@ -72,7 +74,7 @@ impl Unit {
         from: &NodeRef,
     ) {
         // K1, and N2: who is in sync by its own configuration takes none.
-        let in_sync = self.hard.config.has(name, &self.me);
+        let in_sync = self.hard.config.has(name, &self.me) && !mutated(Mutation::SnapshotInSync);
         if !self.hard.config.has(name, from) || in_sync {
             return;
         }
@@ -95,7 +97,8 @@ impl Unit {
         // N3: what is final here is kept; a tail that is not is replaced.
         let term = part.log.history().term_at(position.index);
         let other = part.commit == position.index && term.is_some_and(|t| t != position.term);
-        if part.commit > position.index || other {
+        let tail = mutated(Mutation::SnapshotTailStops) && part.log.end() > part.commit;
+        if part.commit > position.index || other || tail {
             return self.diverge(name);
         }
         if part.installing.is_some() || part.diverged {
@@ -144,7 +147,7 @@ impl Unit {
 
     /// N4: switches by one durable record; acknowledgements start only after it.
     pub(crate) fn on_snapshot_received(&mut self, name: &PartName, position: Position) {
-        let in_sync = self.hard.config.has(name, &self.me);
+        let in_sync = self.hard.config.has(name, &self.me) && !mutated(Mutation::SnapshotInSync);
         let Some(part) = self.parts.get(name) else {
             return;
         };
@@ -162,6 +165,9 @@ impl Unit {
         part.data = DataState::Complete;
         part.log.reset(position, write);
         part.installing = Some(Installing { write, position });
+        if mutated(Mutation::ResetCountsAtOnce) {
+            self.on_installed(name, write);
+        }
     }
 
     /// The switch is durable.
@@ -192,5 +198,6 @@ fn holds(part: &Part, position: Position) -> bool {
     let base = part.log.history().base();
     let below = position.index < base.index && position.term <= base.term;
     let whole = part.data == DataState::Complete && part.installing.is_none();
-    whole && (below || part.log.holds(position.index, position.term))
+    let held = !mutated(Mutation::SnapshotOverHeld);
+    held && whole && (below || part.log.holds(position.index, position.term))
 }

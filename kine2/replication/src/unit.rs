@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
+
 use crate::arbiter_change::Moving;
 use crate::config::{Config, ConfigId, Standing};
 use crate::event::{Event, Link};
@@ -275,12 +277,19 @@ impl Unit {
         // C5: a frame of a lower epoch is not processed; its sender learns the newer one.
         if frame.id.epoch < own {
             self.heard_peer();
+            if self.breaks_fence(&frame) {
+                return;
+            }
             return self.send_config();
         }
         if frame.id.epoch > own {
             // C3: from anybody, in any order, at any time.
             match carried_config(&frame.body) {
-                Some(config) if config.id() == frame.id && config.key() == self.key => {
+                Some(config)
+                    if config.id() == frame.id
+                        && config.key() == self.key
+                        && !mutated(Mutation::NoGossip) =>
+                {
                     let config = config.clone();
                     self.adopt(config);
                 }
@@ -295,7 +304,7 @@ impl Unit {
             return;
         }
         if self.is_primary() {
-            if frame.run == self.hard.run {
+            if frame.run == self.hard.run || mutated(Mutation::AddAnyEpochAck) {
                 self.peer.node = Some(frame.from.clone());
                 self.peer.echo = self.peer.echo.max(frame.number);
                 if frame.echo <= self.frame_number {
@@ -447,8 +456,16 @@ impl Unit {
     /// L2, R2: two nodes must have what is committed and confirm what is read: the part is
     /// mirrored, or an ADD to it is in doubt.
     pub(crate) fn is_joint(&self, part: &PartName) -> bool {
-        self.hard.config.standing(part) == Some(Standing::Mirror)
-            || self.pending_add(part).is_some()
+        let pending = self.hard.pend_add.as_ref().is_some_and(|pending| {
+            if mutated(Mutation::PendLeadOnly) {
+                pending.part == *part && *part == self.hard.config.lead
+            } else if mutated(Mutation::PendWrongPart) {
+                pending.part != *part
+            } else {
+                pending.part == *part
+            }
+        });
+        pending || self.hard.config.standing(part) == Some(Standing::Mirror)
     }
 
     /// The replica whose ADD to `part` is in doubt.
@@ -504,7 +521,14 @@ impl Unit {
 
     /// Makes the hard state durable. Every step from here on waits for it.
     pub(crate) fn write_hard(&mut self) {
-        let record = Record::Hard(Box::new(self.hard.clone()));
+        let mut hard = self.hard.clone();
+        if mutated(Mutation::PendVolatile) {
+            hard.pend_add = None;
+        }
+        if mutated(Mutation::PropVolatile) {
+            hard.prop = None;
+        }
+        let record = Record::Hard(Box::new(hard));
         let lead = self.hard.config.lead.clone();
         let id = self.write(&lead, vec![record]);
         self.hard_write = id;
@@ -527,7 +551,11 @@ impl Unit {
     }
 
     pub(crate) fn push(&mut self, act: Act) {
-        let after = self.hard_write;
+        let after = if mutated(Mutation::CfgVolatile) {
+            WriteId(0)
+        } else {
+            self.hard_write
+        };
         self.steps.push(Step { after, act });
     }
 

@@ -3,6 +3,7 @@
 //! A segment is never shorter than its header says and its blocks are allocated before its first
 //! record: an append changes no metadata of the file system, and a full disk is noticed here.
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::VecDeque;
 use std::io;
 
@@ -167,7 +168,10 @@ impl<F: DiskFile> Supply<F> {
         sequence: u64,
     ) -> Result<(), WalError> {
         let (id, bytes) = (
-            segment_id(self.options.seed, sequence),
+            match mutated(Mutation::LogSameId) {
+                true => segment_id(self.options.seed, 0),
+                false => segment_id(self.options.seed, sequence),
+            },
             self.options.segment_bytes,
         );
         let header = encode_header(id, sequence, bytes);
@@ -184,6 +188,9 @@ impl<F: DiskFile> Supply<F> {
 }
 
 pub(crate) fn sync_dir<D: Disk>(disk: &D) -> Result<(), WalError> {
+    if mutated(Mutation::LogNoDirectoryFlush) {
+        return Ok(());
+    }
     disk.sync_dir()
         .map_err(WalError::io("flush", "the directory"))
 }

@@ -3,6 +3,7 @@
 //! All reading and judging comes before the first write: a log that is refused is left as it is. The
 //! rules and why they hold are in `docs/wal-format.md`, section "Recovery".
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -244,6 +245,9 @@ fn unused<F: DiskFile>(file: SegmentFile<F>, malformed: Malformed) -> Result<Unu
 /// The last batch is written again, as it is: it may be in the kernel's memory only, and if an earlier
 /// flush failed the kernel does not write it any more, though it still shows it.
 fn settle<F: DiskFile>(file: &SegmentFile<F>, last_batch: u64, end: u64) -> Result<(), WalError> {
+    if mutated(Mutation::LogNoSettle) {
+        return Ok(());
+    }
     let mut window = Window::new(file);
     // Whatever was torn began at or before `end`, and was one batch.
     let reach = (end + MAX_BATCH_BYTES)

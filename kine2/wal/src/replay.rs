@@ -1,5 +1,6 @@
 //! Reading the segments of a log one after the other: what their records say, and how the last ends.
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -210,6 +211,7 @@ impl<F: DiskFile> Records<'_, F> {
                 self.index.append(position, file.sequence, offset);
             }
             Some(Kind::HardState) => *self.hard_state = Some(Bytes::copy_from_slice(payload)),
+            Some(Kind::Truncate) if mutated(Mutation::LogTruncationIgnored) => {}
             Some(Kind::Truncate) => {
                 if !self.holds(position)? {
                     return damaged(format!(

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
+use kine2_mutation::{Mutation, mutated};
 
 use crate::disk::Disk;
 use crate::error::WalError;
@@ -122,6 +123,9 @@ impl<D: Disk> Wal<D> {
         self.index
             .append(position, self.current().file.sequence, offset);
         self.stats.entries += 1;
+        if mutated(Mutation::LogDurableEarly) {
+            self.durable = position;
+        }
         Ok(position)
     }
 
@@ -204,7 +208,11 @@ impl<D: Disk> Wal<D> {
                 wal.hard_state = hard_state;
             }
             let sequence = wal.current().file.sequence + 1;
-            wal.begin_segment(sequence, base, FLAG_RESET)?;
+            let flag = match mutated(Mutation::LogResetKeeps) {
+                true => 0,
+                false => FLAG_RESET,
+            };
+            wal.begin_segment(sequence, base, flag)?;
             wal.index = Index::new(base);
             wal.flush()?;
             while wal.segments.len() > 1 {
@@ -392,7 +400,10 @@ impl<D: Disk> Wal<D> {
         self.segments.push_back(Segment { file, base });
         self.synced = DATA_START;
         self.stats.rolls += 1;
-        let hard_state = self.hard_state.clone();
+        let hard_state = match mutated(Mutation::LogHardStateLost) {
+            true => None,
+            false => self.hard_state.clone(),
+        };
         let flags = flags
             | if hard_state.is_some() {
                 FLAG_HARD_STATE
@@ -436,7 +447,9 @@ impl<D: Disk> Wal<D> {
         let padded = in_memory(end.next_multiple_of(PAGE_BYTES) - self.synced);
         self.staged.resize(padded, 0);
         segment.write(&self.staged, self.synced)?;
-        segment.sync()?;
+        if !mutated(Mutation::LogNoFlush) {
+            segment.sync()?;
+        }
         self.stats.written_bytes += self.staged.len() as u64;
         self.stats.syncs += 1;
         self.staged.clear();

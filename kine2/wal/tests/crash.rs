@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 
 use kine2_wal::fake::{FakeDisk, Operation};
 use kine2_wal::{LogIndex, Prepared, Wal, WalError};
-use support::driver::{Dice, Driver, Model};
+use support::driver::{Dice, Driver, power_cuts, run_until_cut};
 use support::*;
 
 fn runs(few: u64) -> u64 {
@@ -29,15 +29,6 @@ impl Drop for Seed {
             eprintln!("{}: seed {}", self.0, self.1);
         }
     }
-}
-
-/// Uses a log until the power is cut; gives what may be found then.
-fn run_until_cut(disk: &FakeDisk, seed: u64, steps: u64) -> Model {
-    let Ok(mut driver) = Driver::begin(disk, seed) else {
-        return Model::new();
-    };
-    let _ = driver.steps(steps);
-    driver.model
 }
 
 #[test]
@@ -82,25 +73,7 @@ fn the_power_is_cut_at_every_operation_of_a_workload() {
 fn the_power_is_cut_again_and_again() {
     for seed in 0..runs(150) {
         let _seed = Seed("again", seed);
-        let mut dice = Dice(seed ^ 0xa6a1);
-        let disk = FakeDisk::new();
-        disk.cut_power_after(dice.below(200));
-        let mut model = run_until_cut(&disk, seed, 1000);
-        for round in 0..8 {
-            disk.crash(seed << 8 | round);
-            // Some cuts hit the recovery itself.
-            disk.cut_power_after(dice.below(60));
-            if let Ok((wal, _)) = try_open(&disk) {
-                drop(wal);
-                disk.crash(seed << 8 | round | 0x80);
-            } else {
-                disk.crash(seed << 8 | round | 0x80);
-            }
-            let mut driver = Driver::reopen(&disk, model, seed << 8 | round);
-            disk.cut_power_after(dice.below(150));
-            let _ = driver.steps(1000);
-            model = driver.model;
-        }
+        power_cuts(seed);
     }
 }
 

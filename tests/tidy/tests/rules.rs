@@ -18,6 +18,7 @@ const CORES: &[(&str, &str)] = &[
 const PURE: &[&str] = &[
     "bytes",
     "crc32c",
+    "kine2-mutation",
     "kine2-mvcc",
     "kine2-replication",
     "kine2-wal",

@@ -1,5 +1,6 @@
 //! One register: what is stored, and the rules of its change (`repl C2`).
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{Arbiter, Cas, Config, Form, NodeRef, Reason, Refusal, WitnessId, force};
 
 /// Registers of a witness at most.
@@ -55,7 +56,20 @@ impl Register {
     /// # Errors
     /// Why the form cannot be used.
     pub(crate) fn swapped(&self, cas: &Cas, caller: &NodeRef) -> Result<Option<Self>, Refusal> {
-        if self.moved_to.is_some() || cas.expected != self.config.id() {
+        if self.moved_to.is_some() {
+            return Ok(None);
+        }
+        if mutated(Mutation::BlindCas) {
+            let config = cas.new.clone();
+            let moved_to = None;
+            let regressed = self.regressed;
+            return Ok(Some(Self {
+                config,
+                moved_to,
+                regressed,
+            }));
+        }
+        if cas.expected != self.config.id() {
             return Ok(None);
         }
         let made = cas
@@ -107,20 +121,6 @@ impl Register {
         Self::new(made, witness)
     }
 
-    /// The register after the replacement by a record of a higher generation.
-    ///
-    /// # Errors
-    /// Why it is not one.
-    pub(crate) fn replaced(&self, new: Config, witness: WitnessId) -> Result<Self, Refusal> {
-        if self.moved_to.is_none() && self.config == new {
-            return Ok(self.clone());
-        }
-        if new.epoch.generation() <= self.newest().epoch.generation() {
-            return Err(Refusal::Generation);
-        }
-        Self::new(new, witness)
-    }
-}
     /// The register after Init: a record of a higher generation, for a move of the arbiter to here.
     /// It must not be made from an older configuration than the stored one: a primary that was
     /// deposed, here or before the unit moved here, would bring back its own. What the same
@@ -141,3 +141,17 @@ impl Register {
         self.replaced(new, witness)
     }
 
+    /// The register after the replacement by a record of a higher generation.
+    ///
+    /// # Errors
+    /// Why it is not one.
+    pub(crate) fn replaced(&self, new: Config, witness: WitnessId) -> Result<Self, Refusal> {
+        if self.moved_to.is_none() && self.config == new {
+            return Ok(self.clone());
+        }
+        if new.epoch.generation() <= self.newest().epoch.generation() {
+            return Err(Refusal::Generation);
+        }
+        Self::new(new, witness)
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{
     Ask, Cas, ClusterId, Config, Epoch, Form, NodeRef, Refusal, RegisterKey, Report, Tell,
     WitnessCall, WitnessId, WitnessLife, WitnessWord,
@@ -279,7 +280,11 @@ impl Witness {
         match unit.register.swapped(&cas, &caller) {
             Err(refusal) => self.refuse(key.clone(), caller, number, refusal),
             Ok(None) => self.tell_register(key, &caller, Some(number)),
-            Ok(Some(_)) if self.in_probation(now, key) => {
+            Ok(Some(_))
+                if self.in_probation(now, key)
+                    && (cas.form == Form::Takeover
+                        || !mutated(Mutation::ProbationTakeoverOnly)) =>
+            {
                 self.refuse(key.clone(), caller, number, Refusal::Probation);
             }
             Ok(Some(register)) if cas.form != Form::Takeover => {
@@ -326,7 +331,8 @@ impl Witness {
 
     fn on_report(&mut self, key: &RegisterKey, caller: NodeRef, report: Report) {
         let unit = self.units.get_mut(key).expect("the caller looked it up");
-        if report.epoch > unit.register.newest().epoch && !unit.register.regressed {
+        let higher = report.epoch > unit.register.newest().epoch;
+        if higher && !unit.register.regressed && !mutated(Mutation::NoSessionCheck) {
             unit.register.regressed = true;
             self.write(key);
         }
@@ -450,7 +456,8 @@ impl Witness {
     /// more than it. No form is accepted meanwhile, not only TAKEOVER: a REMOVE by a primary that
     /// was deposed after the copy was made would leave two nodes alone.
     fn in_probation(&self, now: Duration, key: &RegisterKey) -> bool {
-        now < self.started + self.options.probation && !self.hears_both(key)
+        let started = now < self.started + self.options.probation;
+        started && !self.hears_both(key) && !mutated(Mutation::NoProbation)
     }
 
     /// Both nodes' sessions are up and have reported an epoch not above the register (`repl W4`).
@@ -518,6 +525,7 @@ impl Witness {
     fn push(&mut self, act: Act) {
         let after = match act {
             Act::Store { .. } => 0,
+            Act::Send { .. } if mutated(Mutation::AnswerBeforeStored) => 0,
             Act::Send { .. } => self.writes,
         };
         self.steps.push(Step { after, act });

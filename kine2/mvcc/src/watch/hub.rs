@@ -6,6 +6,7 @@
 //! stream is polled, until it is back at the present. So a slow client costs its bounded queue,
 //! delays nobody, and misses nothing that is not compacted.
 
+use kine2_mutation::{Mutation, mutated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,7 +220,10 @@ impl WatchHub {
         let key = self.next_watcher;
         self.next_watcher += 1;
         let next = if request.start == 0 {
-            current.next()
+            match mutated(Mutation::WatchMissesFirst) {
+                true => current.next().next(),
+                false => current.next(),
+            }
         } else {
             Revision(request.start)
         };
@@ -310,7 +314,10 @@ impl WatchHub {
             .expect("a watcher's stream is there");
         if stream.is_full(self.options.stream_queue_max) {
             watcher.lagging = true;
-            watcher.next = revision;
+            watcher.next = match mutated(Mutation::WatchMissesFull) {
+                true => revision.next(),
+                false => revision,
+            };
             stream.lagging.insert(key);
             return;
         }

@@ -5,6 +5,7 @@
 
 mod backend;
 mod model;
+mod mutations;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 
 #[path = "../store_model/backend.rs"]
 mod backend;
+mod mutations;
 mod property;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use super::{Bench, decode_event, delete, put, request};
 const KEYS: [&str; 4] = ["a", "ab", "b", "c"];
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Put(usize),
     PutTwo(usize),
     Delete(usize, bool),
@@ -34,7 +34,7 @@ enum Op {
     Tick,
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (0usize..4).prop_map(Op::Put),
         2 => (0usize..3).prop_map(Op::PutTwo),
@@ -203,7 +203,7 @@ impl World {
     }
 }
 
-fn run(ops: Vec<Op>) {
+pub(super) fn run(ops: Vec<Op>) {
     let mut bench = Bench::new();
     let streams = [bench.hub.open_stream(), bench.hub.open_stream()];
     let (asked, watchers) = ([Vec::new(), Vec::new()], BTreeMap::new());

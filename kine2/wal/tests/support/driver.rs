@@ -1,7 +1,9 @@
 //! A random user of a log, and the model that knows what the log may hold after a crash.
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
-use kine2_wal::fake::FakeDisk;
+use kine2_wal::fake::{FakeDisk, Operation};
 use kine2_wal::{Chain, LogIndex, Position, Term, Wal, WalError};
 
 use super::{all_entries, open, payload};
@@ -187,6 +189,10 @@ impl Driver {
             .stage(|state| state.entries.push((position, payload.clone())));
         let given = self.wal.append(term, &payload)?;
         assert_eq!(given, position);
+        if self.counter.is_multiple_of(16) {
+            // What counts as durable can be read.
+            all_entries(&self.wal);
+        }
         Ok(())
     }
 
@@ -242,4 +248,52 @@ impl Driver {
         self.model.synced();
         Ok(())
     }
+}
+
+/// Uses a log until the power is cut; gives what may be found then.
+pub(crate) fn run_until_cut(disk: &FakeDisk, seed: u64, steps: u64) -> Model {
+    let Ok(mut driver) = Driver::begin(disk, seed) else {
+        return Model::new();
+    };
+    let _ = driver.steps(steps);
+    driver.model
+}
+
+/// A log whose power is cut again and again, also while it recovers.
+pub(crate) fn power_cuts(seed: u64) {
+    let mut dice = Dice(seed ^ 0xa6a1);
+    let disk = FakeDisk::new();
+    disk.cut_power_after(dice.below(200));
+    let mut model = run_until_cut(&disk, seed, 1000);
+    for round in 0..8 {
+        disk.crash(seed << 8 | round);
+        // Some cuts hit the recovery itself.
+        disk.cut_power_after(dice.below(60));
+        drop(super::try_open(&disk));
+        disk.crash(seed << 8 | round | 0x80);
+        let mut driver = Driver::reopen(&disk, model, seed << 8 | round);
+        disk.cut_power_after(dice.below(150));
+        let _ = driver.steps(1000);
+        model = driver.model;
+    }
+}
+
+/// A flush fails; the log is opened again by another process, which still sees what was written,
+/// and then the power is cut.
+pub(crate) fn failed_flush(seed: u64) {
+    let mut dice = Dice(seed);
+    let disk = FakeDisk::new();
+    let Ok(mut driver) = Driver::begin(&disk, seed) else {
+        return;
+    };
+    disk.fail_nth(Operation::Sync, 1 + dice.below(40), ErrorKind::Other);
+    if driver.steps(400).is_ok() {
+        return;
+    }
+    let mut driver = Driver::reopen(&disk, driver.model, seed);
+    driver.model.check(&driver.wal);
+    driver.steps(seed % 60).expect("the disk works again");
+    driver.sync().expect("the disk works again");
+    disk.crash(seed);
+    Driver::reopen(&disk, driver.model, seed);
 }
