@@ -14,36 +14,11 @@ mod sim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kine2_replication::{Arbiter, LonePolicy};
-use sim::rng::Rng;
 use sim::truth::Counts;
-use sim::{Plan, Sim, arbiter, ms};
-
-/// What goes wrong under a seed.
-fn plan(seed: u64) -> Plan {
-    let mut rng = Rng::new(seed.wrapping_mul(31));
-    let lone = rng.percent(15);
-    Plan {
-        seed,
-        arbiter: if lone {
-            Arbiter::None(LonePolicy::PreferPrimary)
-        } else {
-            arbiter(1)
-        },
-        loss: [0, 1, 5, 20][rng.pick(4)],
-        repeats: [0, 5, 20][rng.pick(3)],
-        delay_max: ms([5, 60, 400][rng.pick(3)]),
-        chaos: ms(30_000),
-        fault_every: ms([300, 1200, 4000][rng.pick(3)]),
-        cuts: rng.percent(50),
-        operator: rng.percent(60),
-        disks: rng.percent(40),
-        calm: false,
-    }
-}
+use sim::{Plan, Sim};
 
 fn run(seed: u64) -> Counts {
-    let mut sim = Sim::new(plan(seed));
+    let mut sim = Sim::new(Plan::of_seed(seed));
     sim.run();
     sim.truth.counts
 }

@@ -38,6 +38,9 @@ fn new_sim(words: &[&str]) -> Sim {
         cuts: false,
         operator: false,
         disks: false,
+        ambushes: 0,
+        rolls: false,
+        hasty: false,
         calm: true,
     })
 }

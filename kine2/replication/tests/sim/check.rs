@@ -150,6 +150,9 @@ impl Sim {
         }
         if self.plan.calm {
             self.note_states();
+        } else {
+            self.strike(&config);
+            self.roll_on();
         }
         let nodes = &self.nodes;
         self.truth

@@ -29,6 +29,11 @@ pub enum Due {
     /// A slow disk catches up.
     Fast(usize, PartName),
     Fault,
+    /// The node that asks is cut off.
+    CutOff(usize),
+    AmbushOver,
+    /// All links are whole after an ambush.
+    Healed,
 }
 
 impl Due {
@@ -53,6 +58,9 @@ impl Due {
             | Self::Fast(..)
             | Self::RestartWitness(_)
             | Self::Client
+            | Self::CutOff(_)
+            | Self::AmbushOver
+            | Self::Healed
             | Self::Fault => None,
         }
     }

@@ -14,7 +14,13 @@ impl Sim {
         let every = u64::try_from(self.plan.fault_every.as_millis()).unwrap();
         let after = ms(10 + self.rng.below(2 * every));
         self.push(after, Due::Fault);
+        if self.now < self.quiet_until {
+            return;
+        }
         let n = self.rng.pick(2);
+        if self.ambush.is_none() && self.rng.percent(self.plan.ambushes) {
+            return self.arm();
+        }
         match self.rng.below(20) {
             0..=2 => {
                 self.crash(n);
@@ -76,7 +82,7 @@ impl Sim {
     }
 
     /// A disk fails; the node is started again later, and its disk works again.
-    fn fail_disk_for_a_while(&mut self, n: usize) {
+    pub(super) fn fail_disk_for_a_while(&mut self, n: usize) {
         let part = self.parts[self.rng.pick(2)].clone();
         self.fail_disk(n, part);
         let after = ms(500 + self.rng.below(3000));
@@ -93,7 +99,8 @@ impl Sim {
         // Nor while a change is under way by which it may become the only one.
         let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
         let stores = self.witnesses.iter().any(|w| !w.under_way.is_empty());
-        if !everywhere || lone || calls || stores {
+        // With an arbiter that is taken for lost it would be two losses at once.
+        if !everywhere || lone || calls || stores || self.plan.operator {
             return;
         }
         self.crash(n);
@@ -180,6 +187,8 @@ impl Sim {
     /// No more faults.
     pub(super) fn heal(&mut self) {
         self.healing = true;
+        self.ambush = None;
+        self.rolling = None;
         self.heal_links();
         self.queue.retain(|_, due| {
             !matches!(
@@ -187,13 +196,13 @@ impl Sim {
                 Due::Fault
                     | Due::Client
                     | Due::Restart(_)
+                    | Due::CutOff(_)
+                    | Due::AmbushOver
+                    | Due::Healed
                     | Due::Replace(_)
                     | Due::RestartWitness(_)
             )
         });
-        for w in 0..2 {
-            self.start_witness(w);
-        }
         for (n, part) in std::mem::take(&mut self.slow) {
             self.make_fast(n, part);
         }
@@ -206,6 +215,34 @@ impl Sim {
             self.command(n, Command::Start);
             self.push(ms(1), Due::Link(n, Link::Up));
         }
+        self.without_witness();
+        for w in 0..2 {
+            self.start_witness(w);
+        }
+        self.replace_regressed();
+    }
+
+    /// REC2: both nodes serve the lead without the witness.
+    fn without_witness(&mut self) {
+        // A node that lost all is not one of the two.
+        let config = self.config();
+        let whole = config
+            .members
+            .iter()
+            .all(|m| self.nodes.iter().any(|n| n.me == *m));
+        if !whole || !self.rng.percent(30) {
+            return;
+        }
+        for w in 0..2 {
+            self.crash_witness(w);
+        }
+        let lead = store();
+        self.run_until(
+            20_000,
+            "REC2: the lead is served without the witness",
+            |sim| sim.is_served(&lead),
+        );
+        self.must_write(&lead);
     }
 
     /// REC1: both nodes and the witness: every part is served and mirrored again. Then, by chance,

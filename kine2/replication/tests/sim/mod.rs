@@ -6,11 +6,13 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod ambush;
 mod check;
 mod clients;
 pub mod disk;
 mod due;
 mod faults;
+mod plan;
 pub mod rng;
 pub mod truth;
 mod witness;
@@ -19,14 +21,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{
     Act, Arbiter, ClusterId, Config, Event, Frame, HardState, Incarnation, Link, Loaded, LogIndex,
     NodeRef, PartName, Policies, Position, RegisterKey, RequestId, Step, Timers, Unit, WitnessId,
 };
 use kine2_witness_core::{Event as WitnessEvent, Register, Step as WitnessStep, Witness};
 
+use ambush::Ambush;
 use disk::{Disk, Image};
 use due::Due;
+pub use plan::Plan;
 use rng::Rng;
 use truth::Truth;
 
@@ -34,31 +39,6 @@ const CLUSTER: ClusterId = ClusterId(1);
 
 pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-/// How much goes wrong.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub seed: u64,
-    /// Of the arbiter of the first configuration.
-    pub arbiter: Arbiter,
-    /// Frames lost, repeated; in percent.
-    pub loss: u64,
-    pub repeats: u64,
-    /// Longest delay of a frame, a disk write, a call.
-    pub delay_max: Duration,
-    /// Time with faults.
-    pub chaos: Duration,
-    /// Mean time between faults.
-    pub fault_every: Duration,
-    /// Logs are cut at checkpoints, so that snapshots are needed.
-    pub cuts: bool,
-    /// The operator swaps, stops and changes the arbiter.
-    pub operator: bool,
-    /// Disks fail, and are wiped.
-    pub disks: bool,
-    /// No chance at all: a story to be read. Frames and disks take 1 ms, the witness 5 ms.
-    pub calm: bool,
 }
 
 /// A client's request.
@@ -122,6 +102,12 @@ pub struct Sim {
     /// Disks that are slow.
     pub slow: BTreeSet<(usize, PartName)>,
     pub parts: Vec<PartName>,
+    /// What is waited for.
+    ambush: Option<Ambush>,
+    /// No random faults until then: an ambush goes its way.
+    quiet_until: Duration,
+    /// A witness that is about to go backwards, and the primary that is cut off.
+    rolling: Option<(Ambush, usize)>,
 }
 
 pub fn store() -> PartName {
@@ -146,13 +132,14 @@ pub fn arbiter(id: u128) -> Arbiter {
     }
 }
 
-/// Timers of a simulation: as they are, but for the long pauses.
-fn timers() -> Timers {
+/// Timers of a simulation: as they are, but for the long pauses; none at all in a hasty one.
+fn timers(hasty: bool) -> Timers {
+    let pause = |millis| ms(if hasty { 0 } else { millis });
     Timers {
-        readd_backoff_min: ms(500),
-        readd_backoff_max: ms(2000),
+        readd_backoff_min: pause(500),
+        readd_backoff_max: pause(2000),
         readd_backoff_memory: ms(5000),
-        swap_back_delay: ms(500),
+        swap_back_delay: pause(500),
         ..Timers::default()
     }
 }
@@ -236,6 +223,9 @@ impl Sim {
             backup: BTreeMap::new(),
             slow: BTreeSet::new(),
             parts,
+            ambush: None,
+            quiet_until: Duration::ZERO,
+            rolling: None,
             plan,
         };
         for w in 0..2 {
@@ -253,7 +243,8 @@ impl Sim {
         self.push(ms(10), Due::Client);
         let first = self.plan.fault_every + ms(3000);
         self.push(first, Due::Fault);
-        while self.now < end {
+        // An ambush goes its way.
+        while self.now < end || self.now < self.quiet_until {
             self.step();
         }
         self.heal();
@@ -369,8 +360,12 @@ impl Sim {
             Due::SnapshotMade(n, boot, part) => {
                 let node = &self.nodes[n];
                 if node.boot == boot && node.unit.is_some() {
-                    let applied = node.applied[&part];
-                    if let Some(position) = node.disks[&part].live.position(applied) {
+                    let live = &node.disks[&part].live;
+                    let applied = match mutated(Mutation::SnapshotUncommitted) {
+                        true => live.last().index,
+                        false => node.applied[&part],
+                    };
+                    if let Some(position) = live.position(applied) {
                         self.tell(n, Event::SnapshotMade { part, position });
                     }
                 }
@@ -410,6 +405,9 @@ impl Sim {
             Due::LateRead(n, part) => self.read(n, part),
             Due::Fast(n, part) => self.make_fast(n, part),
             Due::Fault => self.fault(),
+            Due::CutOff(n) => self.cut_off(n),
+            Due::AmbushOver => self.end_ambush(),
+            Due::Healed => self.end_quiet(),
         }
     }
 
@@ -448,7 +446,7 @@ impl Sim {
                 self.now, node.me, loaded.hard.config.epoch
             );
         }
-        node.unit = Some(Unit::new(loaded, timers(), self.now));
+        node.unit = Some(Unit::new(loaded, timers(self.plan.hasty), self.now));
         self.drain(n);
         if self.nodes[1 - n].unit.is_some() {
             for m in 0..2 {
@@ -519,7 +517,7 @@ impl Sim {
                 assert_eq!(config.primary, node.me, "P7: active and not the primary");
                 assert!(config.has(part, &node.me), "P7: active and not in sync");
                 if now.commit > before.get(part).copied().unwrap_or_default() {
-                    self.truth.commits(&node.me.name, part, config.epoch);
+                    self.truth.commits(&node.me.name, part, config.id());
                     if status.joint.as_ref() == Some(part) {
                         self.truth.counts.joint_commits += 1;
                     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kine2_replication::{
-    Config, Entry, Epoch, LogIndex, NodeName, PartName, Position, Replica, Term,
+    Config, ConfigId, Entry, LogIndex, NodeName, PartName, Position, Replica, Term,
 };
 
 use super::disk::Image;
@@ -13,7 +13,7 @@ use super::disk::Image;
 pub struct Truth {
     /// The one history of each part: whatever any node committed, acknowledged or showed.
     history: BTreeMap<PartName, Vec<Position>>,
-    committers: BTreeMap<(PartName, Epoch), NodeName>,
+    committers: BTreeMap<(PartName, ConfigId), NodeName>,
     /// Every entry that was ever in a log.
     names: BTreeMap<(PartName, LogIndex, Term), Position>,
     pub counts: Counts,
@@ -90,9 +90,10 @@ impl Truth {
         self.history.insert(part.clone(), positions.collect());
     }
 
-    /// P1: one committing primary for each epoch and part.
-    pub fn commits(&mut self, node: &NodeName, part: &PartName, epoch: Epoch) {
-        let committer = self.committers.entry((part.clone(), epoch));
+    /// P1: one committing primary for each configuration and part.
+    pub fn commits(&mut self, node: &NodeName, part: &PartName, config: ConfigId) {
+        let epoch = config.epoch;
+        let committer = self.committers.entry((part.clone(), config));
         let committer = committer.or_insert_with(|| node.clone());
         assert_eq!(committer, node, "P1: two commit {part} in epoch {epoch}");
     }

@@ -18,7 +18,8 @@ impl Sim {
         host.durable_writes = 0;
         host.sessions = [false; 2];
         let options = Options {
-            probation: ms(1000),
+            // It must be long enough for both nodes to be heard.
+            probation: ms(if self.plan.rolls { 5000 } else { 1000 }),
             ..Options::default()
         };
         host.lives += 1;
@@ -47,6 +48,7 @@ impl Sim {
         host.witness = None;
         host.under_way.clear();
         host.steps.clear();
+        host.sessions = [false; 2];
     }
 
     pub(super) fn on_call(&mut self, w: usize, call: WitnessCall) {

@@ -1,0 +1,73 @@
+//! What goes wrong in a run.
+
+use std::time::Duration;
+
+use kine2_replication::{Arbiter, LonePolicy};
+
+use super::rng::Rng;
+use super::{arbiter, ms};
+
+/// How much goes wrong.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    /// Of the arbiter of the first configuration.
+    pub arbiter: Arbiter,
+    /// Frames lost, repeated; in percent.
+    pub loss: u64,
+    pub repeats: u64,
+    /// Longest delay of a frame, a disk write, a call.
+    pub delay_max: Duration,
+    /// Time with faults.
+    pub chaos: Duration,
+    /// Mean time between faults.
+    pub fault_every: Duration,
+    /// Logs are cut at checkpoints, so that snapshots are needed.
+    pub cuts: bool,
+    /// The operator swaps, stops and changes the arbiter.
+    pub operator: bool,
+    /// Disks fail, and are wiped.
+    pub disks: bool,
+    /// A peer that was dropped is added again at once.
+    pub hasty: bool,
+    /// Faults that wait for their moment, in percent of all.
+    pub ambushes: u64,
+    /// The witness comes back as it was before.
+    pub rolls: bool,
+    /// No chance at all: a story to be read. Frames and disks take 1 ms, the witness 5 ms.
+    pub calm: bool,
+}
+
+impl Plan {
+    /// What goes wrong under a seed.
+    pub fn of_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed.wrapping_mul(31));
+        let lone = rng.percent(15);
+        let mut plan = Self {
+            seed,
+            arbiter: if lone {
+                Arbiter::None(LonePolicy::PreferPrimary)
+            } else {
+                arbiter(1)
+            },
+            loss: [0, 1, 5, 20][rng.pick(4)],
+            repeats: [0, 5, 20][rng.pick(3)],
+            delay_max: ms([5, 60, 400][rng.pick(3)]),
+            chaos: ms(30_000),
+            fault_every: ms([300, 1200, 4000][rng.pick(3)]),
+            cuts: rng.percent(50),
+            operator: rng.percent(60),
+            disks: rng.percent(40),
+            hasty: rng.percent(35),
+            rolls: !lone && rng.percent(25),
+            ambushes: [5, 30, 80][rng.pick(3)],
+            calm: false,
+        };
+        if plan.rolls {
+            // Only a witness that both nodes can tell of it notices that it went back.
+            plan.loss = 0;
+            plan.operator = false;
+        }
+        plan
+    }
+}
