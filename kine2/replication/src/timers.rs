@@ -64,7 +64,8 @@ impl Default for Timers {
             suspect_hint: ms(300),
             suspect_primary: ms(700),
             suspect_secondary: ms(500),
-            slow_drop_after: s(2),
+            // With what asking the witness takes, a write waits for 2 s at most.
+            slow_drop_after: ms(1800),
             readd_backoff_min: s(5),
             readd_backoff_max: s(300),
             readd_backoff_memory: s(600),

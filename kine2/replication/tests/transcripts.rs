@@ -3,6 +3,10 @@
 //!
 //! The transcripts are `tests/testdata/replication/*.txt`. `UPDATE=1` writes them anew; read the
 //! difference. Nothing is left to chance: frames and disks take 1 ms, the witness 5 ms each way.
+//!
+//! `write PART within NEAR far FAR` says what was promised, in milliseconds: it must not take longer.
+//! Both times are medians: the stories are played at other moments between two signs of life, too,
+//! with a witness that is near (a round trip of 1 ms) and far (50 and 150 ms).
 
 #![expect(
     clippy::unwrap_used,
@@ -20,7 +24,31 @@ use std::time::Duration;
 use kine2_replication::{Arbiter, Command, LonePolicy, PartName};
 use sim::{Plan, Sim, arbiter, ms};
 
-fn new_sim(words: &[&str]) -> Sim {
+/// What differs between two plays of a story.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// One way to the witness.
+    witness: Duration,
+    /// How much later all begins.
+    phase: Duration,
+}
+
+/// As the transcripts are written.
+const AS_WRITTEN: Pace = Pace {
+    witness: ms(5),
+    phase: Duration::ZERO,
+};
+
+/// A write that was promised to take no longer, and how long it took.
+#[derive(Clone, Debug)]
+struct Promise {
+    part: String,
+    near: u64,
+    far: u64,
+    took: u64,
+}
+
+fn new_sim(words: &[&str], pace: Pace) -> Sim {
     let arbiter = match words {
         [] => arbiter(1),
         ["stop"] => Arbiter::None(LonePolicy::Stop),
@@ -28,31 +56,25 @@ fn new_sim(words: &[&str]) -> Sim {
         other => panic!("no arbiter {other:?}: nothing, stop or prefer-primary"),
     };
     Sim::new(Plan {
-        seed: 1,
         arbiter,
-        loss: 0,
-        repeats: 0,
-        delay_max: ms(1),
-        chaos: Duration::ZERO,
-        fault_every: ms(1000),
-        cuts: false,
-        operator: false,
-        disks: false,
-        ambushes: 0,
-        rolls: false,
-        hasty: false,
-        calm: true,
+        witness: pace.witness,
+        ..Plan::calm()
     })
 }
 
 /// Does one command; says what it has to say beside what is logged.
-fn execute(sim: &mut Sim, command: &str) -> Option<String> {
+fn execute(play: &mut Play, command: &str) -> Option<String> {
+    let pace = play.pace;
+    let sim = play
+        .sim
+        .as_mut()
+        .expect("the first command makes the cluster");
     let words: Vec<_> = command.split_whitespace().collect();
     let node = |name: &str| usize::from(name == "b");
     let place = |name: &str| ["a", "b", "w"].iter().position(|n| *n == name).unwrap();
     match words[..] {
         ["settle"] => {
-            sim.run_for(ms(4000));
+            sim.run_for(ms(4000) + pace.phase);
             sim.log.clear();
             return Some(format!("{}\n{}", sim.state_line(0), sim.state_line(1)));
         }
@@ -98,15 +120,32 @@ fn execute(sim: &mut Sim, command: &str) -> Option<String> {
             },
         ),
         ["try", part] => (0..2).for_each(|n| sim.write_if_served(n, &part.into())),
-        ["write", part] => return Some(write(sim, &part.into())),
+        ["write", part] => return Some(write(sim, &part.into()).1),
+        ["write", part, "within", near, ref rest @ ..] => {
+            let near = near.parse().unwrap();
+            let far = match rest {
+                [] => near,
+                ["far", far] => far.parse().unwrap(),
+                _ => panic!("after {near} comes nothing, or far MILLISECONDS"),
+            };
+            let (took, said) = write(sim, &part.into());
+            let part = part.to_owned();
+            play.promises.push(Promise {
+                part,
+                near,
+                far,
+                took,
+            });
+            return Some(said);
+        }
         ["state"] => return Some(format!("{}\n{}", sim.state_line(0), sim.state_line(1))),
         _ => panic!("no command {command:?}"),
     }
     None
 }
 
-/// Writes until one is committed.
-fn write(sim: &mut Sim, part: &PartName) -> String {
+/// Writes until one is committed: after how many milliseconds, and what to say.
+fn write(sim: &mut Sim, part: &PartName) -> (u64, String) {
     const PATIENCE: Duration = ms(3000);
     let (begin, before) = (sim.now, sim.truth.counts.acknowledged);
     while sim.now < begin + PATIENCE {
@@ -115,23 +154,35 @@ fn write(sim: &mut Sim, part: &PartName) -> String {
         }
         sim.run_for(ms(5));
         if sim.truth.counts.acknowledged > before {
-            let after = (sim.now - begin).as_millis();
-            return format!("{part}: written after {after} ms");
+            let after = u64::try_from((sim.now - begin).as_millis()).unwrap();
+            return (after, format!("{part}: written after {after} ms"));
         }
     }
-    format!("{part}: not written in {} ms", PATIENCE.as_millis())
+    let said = format!("{part}: not written in {} ms", PATIENCE.as_millis());
+    (u64::MAX, said)
 }
 
-/// What a transcript's commands give.
-fn play(text: &str) -> String {
-    let mut sim = None;
+/// A story on its way.
+struct Play {
+    sim: Option<Sim>,
+    pace: Pace,
+    promises: Vec<Promise>,
+}
+
+/// What a transcript's commands give, and what was promised.
+fn play(text: &str, pace: Pace) -> (String, Vec<Promise>) {
+    let mut play = Play {
+        sim: None,
+        pace,
+        promises: Vec::new(),
+    };
     let mut played = String::new();
     let mut commands = Vec::new();
     let mut answer = false;
     for line in text.lines() {
         if line == "----" {
             answer = true;
-            played += &format!("----\n{}\n", block(&mut sim, &commands));
+            played += &format!("----\n{}\n", block(&mut play, &commands));
             commands.clear();
         } else if answer {
             answer = !line.is_empty();
@@ -143,22 +194,23 @@ fn play(text: &str) -> String {
         }
     }
     assert!(commands.is_empty(), "commands without an answer at the end");
-    played
+    (played, play.promises)
 }
 
 /// Does the commands and gives what was seen.
-fn block(sim: &mut Option<Sim>, commands: &[&str]) -> String {
+fn block(play: &mut Play, commands: &[&str]) -> String {
     let mut said = String::new();
     let mut begin = None;
     for command in commands {
         if let Some(arbiter) = command.strip_prefix("cluster") {
             let words: Vec<_> = arbiter.split_whitespace().collect();
-            *sim = Some(new_sim(&words));
+            play.sim = Some(new_sim(&words, play.pace));
             continue;
         }
-        let sim = sim.as_mut().expect("the first command makes the cluster");
-        let begin = *begin.get_or_insert(sim.now);
-        let words = execute(sim, command);
+        let now = play.sim.as_ref().map(|sim| sim.now);
+        let begin = *begin.get_or_insert(now.unwrap_or_default());
+        let words = execute(play, command);
+        let sim = play.sim.as_mut().expect("it was just used");
         sim.run_for(ms(0));
         for (at, line) in std::mem::take(&mut sim.log) {
             let after = at.saturating_sub(begin).as_millis();
@@ -188,7 +240,11 @@ fn each_row_of_the_failure_table_plays_as_written() {
     let mut differ = Vec::new();
     for path in transcripts() {
         let written = fs::read_to_string(&path).unwrap();
-        let played = play(&written);
+        let (played, promises) = play(&written, AS_WRITTEN);
+        for promise in promises {
+            let held = promise.took <= promise.near;
+            assert!(held, "{}: {promise:?}", path.display());
+        }
         if played == written {
             continue;
         }
@@ -200,4 +256,64 @@ fn each_row_of_the_failure_table_plays_as_written() {
         }
     }
     assert!(differ.is_empty(), "{differ:?} play otherwise");
+}
+
+/// The median over moments between two signs of life, for each promise of a transcript.
+fn medians(text: &str, witness: Duration) -> Vec<(Promise, u64)> {
+    let phases = (0..PLAYS).map(|n| Pace {
+        witness,
+        phase: Duration::from_micros(n * 100_000 / PLAYS),
+    });
+    let plays: Vec<_> = phases.map(|pace| play(text, pace).1).collect();
+    let first = plays[0].iter().cloned().enumerate();
+    let median = |(k, promise): (usize, Promise)| {
+        let mut took: Vec<_> = plays.iter().map(|play| play[k].took).collect();
+        took.sort_unstable();
+        (promise, took[took.len() / 2])
+    };
+    first.map(median).collect()
+}
+
+/// Plays of each story.
+const PLAYS: u64 = 9;
+
+#[test]
+fn the_promised_downtimes_are_kept_in_the_median() {
+    let round_trips = [1, 50, 150];
+    let mut broken = Vec::new();
+    println!(
+        "| transcript | part | promised, ms | at 1, 50, 150 ms to the witness |\n|---|---|---|---|"
+    );
+    for path in transcripts() {
+        let text = fs::read_to_string(&path).unwrap();
+        if !text.contains(" within ") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let all = round_trips.map(|rtt| medians(&text, Duration::from_micros(rtt * 500)));
+        for (k, (promise, near)) in all[0].iter().enumerate() {
+            let (
+                Promise {
+                    part,
+                    near: a,
+                    far: b,
+                    ..
+                },
+                took,
+            ) = (promise, all.each_ref().map(|m| m[k].1));
+            let promised = if a == b {
+                a.to_string()
+            } else {
+                format!("{a}, far {b}")
+            };
+            println!(
+                "| {name} | {part} | {promised} | {} {} {} |",
+                took[0], took[1], took[2]
+            );
+            if near > a || took[1..].iter().any(|took| took > b) {
+                broken.push(format!("{name}: {part}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:?} took longer than promised");
 }

@@ -324,7 +324,7 @@ impl Sim {
 
     fn call_delay(&mut self) -> Duration {
         if self.plan.calm {
-            return ms(5);
+            return self.plan.witness;
         }
         self.delay()
     }

@@ -34,11 +34,34 @@ pub struct Plan {
     pub ambushes: u64,
     /// The witness comes back as it was before.
     pub rolls: bool,
-    /// No chance at all: a story to be read. Frames and disks take 1 ms, the witness 5 ms.
+    /// No chance at all: a story to be read. Frames and disks take 1 ms.
     pub calm: bool,
+    /// One way to the witness, in a calm run.
+    pub witness: Duration,
 }
 
 impl Plan {
+    /// Nothing goes wrong by itself.
+    pub fn calm() -> Self {
+        Self {
+            seed: 1,
+            arbiter: arbiter(1),
+            loss: 0,
+            repeats: 0,
+            delay_max: ms(1),
+            chaos: Duration::ZERO,
+            fault_every: ms(1000),
+            cuts: false,
+            operator: false,
+            disks: false,
+            hasty: false,
+            ambushes: 0,
+            rolls: false,
+            calm: true,
+            witness: ms(5),
+        }
+    }
+
     /// What goes wrong under a seed.
     pub fn of_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed.wrapping_mul(31));
@@ -62,6 +85,7 @@ impl Plan {
             rolls: !lone && rng.percent(25),
             ambushes: [5, 30, 80][rng.pick(3)],
             calm: false,
+            witness: Duration::ZERO,
         };
         if plan.rolls {
             // Only a witness that both nodes can tell of it notices that it went back.
