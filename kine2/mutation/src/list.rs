@@ -89,7 +89,6 @@ mutations! {
         StreamForeign "K1" "A primary sends the log of a part that is away, and the holder takes it.";
         AdoptOlder "C3" "A node adopts an older configuration that the register tells.";
         AckBeforeDurable "L3" "Entries are acknowledged before they are durable.";
-        AckWholeLog "L3" "The own log end is acknowledged when a stream opens, not the verified prefix.";
         CommitBeforeOwnFlush "L2" "Commit on the peer's acknowledgement alone.";
         ResetCountsAtOnce "N4" "A snapshot is acknowledged before the switch to it is durable.";
         OldFrameCuts "L4" "A late frame cuts what came after it.";

@@ -277,13 +277,9 @@ impl Unit {
     }
 
     /// L3: acknowledges the verified prefix that is durable, never more.
-    pub(crate) fn send_ack(&mut self, name: &PartName) {
+    fn send_ack(&mut self, name: &PartName) {
         let part = &self.parts[name];
-        let verified = match mutated(Mutation::AckWholeLog) {
-            true => Some(part.log.end()),
-            false => part.verified,
-        };
-        let (Some(verified), Some(receiver)) = (verified, part.receiver) else {
+        let (Some(verified), Some(receiver)) = (part.verified, part.receiver) else {
             return;
         };
         let matched = if mutated(Mutation::AckBeforeDurable) {

@@ -105,13 +105,7 @@ impl Unit {
             let summary = part.summary();
             parts.insert(name, Opened { stream, summary });
         }
-        let names: Vec<_> = parts.keys().cloned().collect();
         self.send(Body::OpenAck { opening, parts });
-        if mutated(Mutation::AckWholeLog) {
-            for name in names {
-                self.send_ack(&name);
-            }
-        }
     }
 
     pub(crate) fn on_open_ack(

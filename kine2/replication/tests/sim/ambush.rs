@@ -26,6 +26,9 @@ pub enum Ambush {
     Asked,
     /// An arbiter is proposed: that takes long to reach the peer, which takes over meanwhile.
     Proposed,
+    /// The primary is cut off until the other serves; then the two meet, and the deposed one is not
+    /// told by the witness.
+    Deposed,
     /// The witness crashes while it makes a change durable, and who asked for it cannot tell it.
     Storing,
     /// The witness comes back as it was before a takeover, and the primary that was deposed is the
@@ -46,19 +49,21 @@ impl Sim {
             Ambush::LeadOnly,
             Ambush::Away,
             Ambush::Storing,
-            Ambush::Asked,
-            Ambush::Proposed,
+            Ambush::Deposed,
         ];
-        let count = if self.plan.operator { 7 } else { 5 };
+        let moved = [Ambush::Asked, Ambush::Proposed, Ambush::Proposed];
         let rolled = [Ambush::RolledBack, Ambush::RolledBackUnheard];
-        self.ambush = Some(match self.plan.rolls {
-            true if self.rng.percent(70) => rolled[self.rng.pick(2)],
-            _ => some[self.rng.pick(count)],
-        });
-        let proposes = matches!(self.ambush, Some(Ambush::Doubt | Ambush::Proposed));
-        if self.plan.operator && proposes && self.rng.percent(60) {
+        let ambush = if self.plan.rolls && self.rng.percent(70) {
+            rolled[self.rng.pick(2)]
+        } else if self.plan.operator && self.rng.percent(self.plan.moves) {
+            moved[self.rng.pick(3)]
+        } else {
+            some[self.rng.pick(6)]
+        };
+        if ambush == Ambush::Proposed {
             self.replace_arbiter();
         }
+        self.ambush = Some(ambush);
     }
 
     /// Strikes if the moment is there.
@@ -78,6 +83,7 @@ impl Sim {
         let files = &self.parts[1];
         let moment = match ambush {
             Ambush::Doubt => return self.strike_doubt(),
+            Ambush::Deposed => return self.depose(p, mirrored),
             Ambush::Added => config.reason == Reason::Add && mirrored,
             Ambush::LeadOnly => mirrored && stands(files, Standing::Alone),
             Ambush::Away => mirrored && stands(files, Standing::Away),
@@ -153,6 +159,30 @@ impl Sim {
         }
     }
 
+    fn depose(&mut self, p: usize, mirrored: bool) {
+        let up = self.nodes.iter().all(|node| node.unit.is_some());
+        if !mirrored || !up || !self.cut.is_empty() {
+            return;
+        }
+        self.begin_ambush(Ambush::Deposed);
+        self.cut_link(0, 1);
+        self.cut.extend([(p, 2), (2, p)]);
+        let after = ms(1500 + self.rng.below(3000));
+        self.push(after, Due::Meet);
+    }
+
+    /// The link between the nodes is whole again.
+    pub(super) fn meet(&mut self) {
+        self.cut.retain(|(from, to)| *from == 2 || *to == 2);
+    }
+
+    pub(super) fn crash_apart(&mut self, n: usize) {
+        self.cut_link(0, 1);
+        self.crash_as(n, false);
+        let after = ms(50 + self.rng.below(500));
+        self.push(after, Due::Restart(n));
+    }
+
     fn strike_storing(&mut self) {
         let storing = |w: &usize| !self.witnesses[*w].under_way.is_empty();
         let Some(w) = (0..2).find(storing) else {
@@ -204,6 +234,14 @@ impl Sim {
             return;
         }
         self.begin_ambush(Ambush::Proposed);
+        if self.rng.percent(50) {
+            // It comes in time, but who proposed it starts anew and does not hear of it.
+            for due in late {
+                self.push(ms(1), due);
+            }
+            let after = ms(20) + self.delay();
+            return self.push(after, Due::CrashApart(p));
+        }
         self.cut_link(0, 1);
         let after = ms(1200 + self.rng.below(1500));
         self.push(after, Due::Healed);

@@ -32,6 +32,10 @@ pub enum Due {
     /// The node that asks is cut off.
     CutOff(usize),
     AmbushOver,
+    /// The node starts anew while it is cut off from its peer.
+    CrashApart(usize),
+    /// The two nodes hear each other again.
+    Meet,
     /// All links are whole after an ambush.
     Healed,
 }
@@ -60,6 +64,8 @@ impl Due {
             | Self::Client
             | Self::CutOff(_)
             | Self::AmbushOver
+            | Self::CrashApart(_)
+            | Self::Meet
             | Self::Healed
             | Self::Fault => None,
         }

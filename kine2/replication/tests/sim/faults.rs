@@ -198,6 +198,8 @@ impl Sim {
                     | Due::Restart(_)
                     | Due::CutOff(_)
                     | Due::AmbushOver
+                    | Due::CrashApart(_)
+                    | Due::Meet
                     | Due::Healed
                     | Due::Replace(_)
                     | Due::RestartWitness(_)

@@ -407,6 +407,8 @@ impl Sim {
             Due::Fault => self.fault(),
             Due::CutOff(n) => self.cut_off(n),
             Due::AmbushOver => self.end_ambush(),
+            Due::CrashApart(n) => self.crash_apart(n),
+            Due::Meet => self.meet(),
             Due::Healed => self.end_quiet(),
         }
     }

@@ -28,6 +28,8 @@ pub struct Plan {
     pub operator: bool,
     /// Disks fail, and are wiped.
     pub disks: bool,
+    /// Of the operator's ambushes those that move the arbiter, in percent.
+    pub moves: u64,
     /// A peer that was dropped is added again at once.
     pub hasty: bool,
     /// Faults that wait for their moment, in percent of all.
@@ -54,6 +56,7 @@ impl Plan {
             cuts: false,
             operator: false,
             disks: false,
+            moves: 0,
             hasty: false,
             ambushes: 0,
             rolls: false,
@@ -81,12 +84,19 @@ impl Plan {
             cuts: rng.percent(50),
             operator: rng.percent(60),
             disks: rng.percent(40),
+            moves: if !lone && rng.percent(20) { 90 } else { 20 },
             hasty: rng.percent(35),
             rolls: !lone && rng.percent(25),
             ambushes: [5, 30, 80][rng.pick(3)],
             calm: false,
             witness: Duration::ZERO,
         };
+        if plan.moves > 50 {
+            plan.operator = true;
+            plan.ambushes = 90;
+            plan.fault_every = ms(600);
+            plan.loss = 0;
+        }
         if plan.rolls {
             // Only a witness that both nodes can tell of it notices that it went back.
             plan.loss = 0;
