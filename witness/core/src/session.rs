@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kine2_replication::{Report, UnitName};
+use kine2_replication::{MEMBERS_MAX, Report, UnitName};
+
+use crate::register::REGISTERS_MAX;
+
+/// Sessions kept at most: of all nodes that registers can name, and some more.
+pub(crate) const SESSIONS_MAX: usize = REGISTERS_MAX * MEMBERS_MAX + 64;
 
 /// The open session of one node; it carries all its units.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,7 @@ use kine2_replication::{
 };
 
 use crate::register::{REGISTERS_MAX, Register};
-use crate::session::Session;
+use crate::session::{SESSIONS_MAX, Session};
 use crate::verdict::{HELD_MAX, Held, Suspicion, Verdict};
 
 /// Times of a witness; they concern liveness only.
@@ -196,12 +196,28 @@ impl Witness {
     }
 
     fn on_opened(&mut self, cluster: ClusterId, node: NodeRef) {
+        self.make_room();
         self.sessions
             .insert((cluster, node.clone()), Session::default());
         for key in self.keys_of(cluster, &node) {
             self.tell_register(&key, &node, None);
             self.tell_peer(&key, &node);
         }
+    }
+
+    /// Anybody may open sessions; those of nodes that no register names are forgotten first, as
+    /// nothing depends on them.
+    fn make_room(&mut self) {
+        if self.sessions.len() < SESSIONS_MAX {
+            return;
+        }
+        let named = |(cluster, node): &(ClusterId, NodeRef)| {
+            let mut registers = self.units.iter().filter(|(key, _)| key.cluster == *cluster);
+            registers.any(|(_, unit)| unit.register.newest().members.contains(node))
+        };
+        let stranger = self.sessions.keys().find(|key| !named(key)).cloned();
+        let stranger = stranger.expect("each register names two nodes at most");
+        self.sessions.remove(&stranger);
     }
 
     fn on_closed(&mut self, now: Duration, cluster: ClusterId, node: NodeRef) {

@@ -502,3 +502,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sessions_of_strangers_are_bounded_and_do_not_push_out_those_of_nodes() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    w.open(0, "b");
+    for n in 0..=SESSIONS_MAX {
+        let node = NodeRef::new("stranger", n as u128 + 1);
+        let cluster = ClusterId(1);
+        w.at(0, Event::Opened { cluster, node });
+    }
+    assert!(w.witness.sessions.len() <= SESSIONS_MAX);
+    assert!(w.witness.has_session(&key(), &node("a")) && w.witness.has_session(&key(), &node("b")));
+}
