@@ -90,6 +90,7 @@ impl Unit {
             return;
         };
         let further = part.log.on_written(through);
+        self.note_lead_written(name, through);
         self.on_installed(name, through);
         if further && !self.is_primary() {
             self.follow_commit(name);

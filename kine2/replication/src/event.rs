@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use kine2_wal::{Entry, Position};
 
-use crate::ids::{PartName, RequestId, WitnessId, WitnessLife};
+use crate::ids::{Incarnation, PartName, RequestId, WitnessId, WitnessLife};
 use crate::message::Frame;
 use crate::output::WriteId;
-use crate::policy::Arbiter;
+use crate::part::LoadedPart;
+use crate::policy::{Arbiter, Policies};
 use crate::witness::WitnessWord;
 
 /// Something that happened.
@@ -90,6 +91,14 @@ pub enum Event {
         /// The part.
         part: PartName,
     },
+    /// The node has storage of a part it had none of: empty, of a part that is new, or made when a
+    /// configuration first named the part.
+    PartAdded {
+        /// The part.
+        part: PartName,
+        /// What is there.
+        loaded: Box<LoadedPart>,
+    },
     /// The operator wants something.
     Command(Command),
 }
@@ -128,6 +137,17 @@ pub enum Command {
         /// Do not ask the witness.
         without_witness: bool,
     },
+    /// Change the unit's policies.
+    SetPolicies(Policies),
+    /// Add a part; the primary has its storage, reported by [`Event::PartAdded`] before.
+    NewPart {
+        /// Its name.
+        part: PartName,
+        /// The primary's storage of it.
+        storage: Incarnation,
+    },
+    /// Delete a part that the primary holds; not the lead.
+    DeletePart(PartName),
     /// Move the register to another arbiter (`repl section 11`).
     ChangeArbiter {
         /// The new one.

@@ -6,7 +6,7 @@ use kine2_mutation::{Mutation, mutated};
 
 use crate::config::Standing;
 use crate::event::Command;
-use crate::forms::force;
+use crate::forms::{Form, force};
 use crate::hard_state::DataState;
 use crate::ids::PartName;
 use crate::message::Body;
@@ -32,6 +32,11 @@ impl Unit {
             Command::ChangeArbiter { arbiter, old_lost } => {
                 self.on_change_arbiter(arbiter, old_lost);
             }
+            Command::SetPolicies(policies) => self.asked_form = Some(Form::Policy(policies)),
+            Command::NewPart { part, storage } => {
+                self.asked_form = Some(Form::NewPart { part, storage });
+            }
+            Command::DeletePart(part) => self.asked_form = Some(Form::DeletePart(part)),
         }
     }
 
@@ -79,12 +84,16 @@ impl Unit {
             self.stopping = false;
             self.push(Act::Notice(Notice::SwapOff));
         }
-        if !self.can_give_back() {
+        let delay = if self.can_give_back() {
+            self.timers.swap_back_delay
+        } else if self.prefers_peer() {
+            self.timers.failback_delay
+        } else {
             self.swap_back_since = None;
             return;
-        }
+        };
         let since = *self.swap_back_since.get_or_insert(self.now);
-        if self.swap.is_none() && self.now >= since + self.timers.swap_back_delay {
+        if self.swap.is_none() && self.now >= since + delay {
             self.swap_back_since = Some(self.now);
             self.on_swap(false);
         }
@@ -100,6 +109,21 @@ impl Unit {
             && self.acts_as_primary()
             && config.standing(&config.lead) == Some(Standing::Mirror)
             && parts.any(|name| config.standing(name) == Some(Standing::Away))
+            && self.peer_has_all_served()
+            && self.parts.get(&config.lead).is_some_and(|part| part.active)
+    }
+
+    /// The other node is the preferred one, and has all that is served here.
+    fn prefers_peer(&self) -> bool {
+        let config = &self.hard.config;
+        let preferred = config.policies.preferred.as_ref();
+        let is_peer = self
+            .config_peer()
+            .is_some_and(|peer| Some(&peer.name) == preferred);
+        is_peer
+            && !self.timers.failback_delay.is_zero()
+            && self.acts_as_primary()
+            && config.standing(&config.lead) == Some(Standing::Mirror)
             && self.peer_has_all_served()
             && self.parts.get(&config.lead).is_some_and(|part| part.active)
     }
@@ -162,7 +186,7 @@ impl Unit {
         let stop = Arbiter::None(LonePolicy::Stop);
         if self.hard.config.arbiter == stop && self.is_joint(&lead) && self.suspects_peer() {
             let uid = self.seed.next();
-            if let Ok(new) = crate::Form::Remove.make(&self.hard.config, &self.me, uid) {
+            if let Ok(new) = Form::Remove.make(&self.hard.config, &self.me, uid) {
                 self.adopt(new);
             }
         }

@@ -193,7 +193,21 @@ impl Unit {
     /// The lead is active here and nothing is wrong with it.
     fn is_healthy(&self) -> bool {
         let lead = self.parts.get(&self.hard.config.lead);
-        self.is_primary() && !self.stopping && lead.is_some_and(|part| part.active)
+        let served = self.is_primary() && !self.stopping && lead.is_some_and(|part| part.active);
+        served && !self.is_stalled()
+    }
+
+    /// The own disk of the lead part stands still.
+    fn is_stalled(&self) -> bool {
+        let max = self.timers.own_disk_max;
+        self.lead_owes
+            .is_some_and(|(since, _)| self.now > since + max)
+    }
+
+    /// The peer's disk does not stand still: it has all of the lead part that was ordered here.
+    fn peer_keeps_up(&self) -> bool {
+        let lead = self.parts.get(&self.hard.config.lead);
+        lead.is_some_and(|part| part.active && part.matched == Some(part.log.end()))
     }
 
     pub(crate) fn report(&mut self) {
@@ -216,6 +230,7 @@ impl Unit {
             self.look(witness);
             self.hint(witness);
         }
+        self.drop_asked_form();
         let Some(form) = self.wanted_form() else {
             self.register.attempt = None;
             return;
@@ -317,6 +332,19 @@ impl Unit {
         }
     }
 
+    /// A change that the operator asked for is over once it is made, or cannot be made.
+    fn drop_asked_form(&mut self) {
+        let config = &self.hard.config;
+        let over = match &self.asked_form {
+            None => return,
+            Some(Form::Policy(policies)) => config.policies == *policies,
+            Some(form) => form.make(config, &self.me, 0).is_err(),
+        };
+        if over || !self.is_primary() {
+            self.asked_form = None;
+        }
+    }
+
     /// The form that the state calls for.
     fn wanted_form(&self) -> Option<Form> {
         // X2: no form while an arbiter change is proposed.
@@ -357,6 +385,17 @@ impl Unit {
             let may = to && mirror(&config.lead) && !self.peer_is_gone();
             return may.then_some(Form::Abdicate);
         }
+        // A stalled disk need not be a failed one; but who has a peer whose disk works hands over. It
+        // must be the witness that says so: nothing becomes durable here.
+        if self.is_stalled()
+            && self.witness().is_some()
+            && self.peer_keeps_up()
+            && mirror(&config.lead)
+            && self.peer_has_all()
+            && !self.peer_is_gone()
+        {
+            return Some(Form::Abdicate);
+        }
         if (any_mirror || pend.is_some()) && self.suspects_peer() {
             return Some(Form::Remove);
         }
@@ -378,6 +417,9 @@ impl Unit {
         }
         if let Some(form) = self.moving_form() {
             return Some(form);
+        }
+        if let Some(form) = &self.asked_form {
+            return Some(form.clone());
         }
         if self.swap.is_some() && self.is_drained() {
             return Some(Form::Swap);

@@ -36,6 +36,10 @@ pub struct Timers {
     pub readd_backoff_memory: Duration,
     /// How long all is well before a part that is away is given back (`repl K7`).
     pub swap_back_delay: Duration,
+    /// How long all is well before the primary hands over to the preferred node; zero for never.
+    pub failback_delay: Duration,
+    /// A write of the lead's log under way for this long makes a primary hand over.
+    pub own_disk_max: Duration,
     /// A call to the witness is repeated after this.
     pub cas_timeout: Duration,
     /// A takeover that was refused is repeated after this.
@@ -70,6 +74,8 @@ impl Default for Timers {
             readd_backoff_max: s(300),
             readd_backoff_memory: s(600),
             swap_back_delay: s(3),
+            failback_delay: Duration::ZERO,
+            own_disk_max: s(1),
             cas_timeout: ms(200),
             takeover_retry: ms(100),
             boot_probe: s(2),

@@ -12,6 +12,7 @@ use kine2_mutation::{Mutation, mutated};
 use crate::arbiter_change::Moving;
 use crate::config::{Config, ConfigId, Standing};
 use crate::event::{Event, Link};
+use crate::forms::Form;
 use crate::hard_state::{DataState, HardState};
 use crate::ids::{NodeRef, PartName, RegisterKey, Replica, RequestId};
 use crate::message::{Body, Frame};
@@ -80,6 +81,10 @@ pub struct Unit {
     pub(crate) swap: Option<Swap>,
     /// A change of the arbiter that the operator asked for.
     pub(crate) moving: Option<Moving>,
+    /// A change of policies or parts that the operator asked for.
+    pub(crate) asked_form: Option<Form>,
+    /// Since when the disk of the lead part owes a write, and its newest.
+    pub(crate) lead_owes: Option<(Duration, WriteId)>,
     /// Proposals that were never ordered, of parts not served any more.
     untried: Vec<RequestId>,
     /// The operator wants this node to stop once the other can go on.
@@ -125,6 +130,8 @@ impl Unit {
             register: RegisterClient::new(loaded.boot),
             swap: None,
             moving: None,
+            asked_form: None,
+            lead_owes: None,
             untried: Vec::new(),
             stopping: false,
             swap_back_since: None,
@@ -230,6 +237,9 @@ impl Unit {
                 self.on_snapshot_received(&part, position);
             }
             Event::DiskFailed { part } => self.on_disk_failed(&part),
+            Event::PartAdded { part, loaded } => {
+                self.parts.entry(part).or_insert_with(|| Part::new(*loaded));
+            }
             Event::Command(command) => self.on_command(command),
         }
     }
@@ -534,6 +544,14 @@ impl Unit {
         self.hard_write = id;
     }
 
+    /// The lead's disk is done with all writes up to `through`; what it still owes counts from now.
+    pub(crate) fn note_lead_written(&mut self, name: &PartName, through: WriteId) {
+        if *name == self.hard.config.lead {
+            let owed = self.lead_owes.filter(|(_, newest)| *newest > through);
+            self.lead_owes = owed.map(|(_, newest)| (self.now, newest));
+        }
+    }
+
     /// Gives records to a part's disk.
     pub(crate) fn write(&mut self, part: &PartName, records: Vec<Record>) -> WriteId {
         self.last_write.0 += 1;
@@ -544,6 +562,10 @@ impl Unit {
         } else {
             self.hard_write
         };
+        if *part == self.hard.config.lead {
+            let since = self.lead_owes.map_or(self.now, |(since, _)| since);
+            self.lead_owes = Some((since, id));
+        }
         let part = part.clone();
         let act = Act::Write(Write { part, id, records });
         self.steps.push(Step { after, act });

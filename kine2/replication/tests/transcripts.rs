@@ -21,7 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kine2_replication::{Arbiter, Command, LonePolicy, PartName};
+use kine2_replication::{Arbiter, Command, LonePolicy, PartName, Policies};
 use sim::{Plan, Sim, arbiter, ms};
 
 /// What differs between two plays of a story.
@@ -49,14 +49,20 @@ struct Promise {
 }
 
 fn new_sim(words: &[&str], pace: Pace) -> Sim {
+    let mut preferred = None;
     let arbiter = match words {
         [] => arbiter(1),
+        ["preferred", name] => {
+            preferred = Some((*name).into());
+            arbiter(1)
+        }
         ["stop"] => Arbiter::None(LonePolicy::Stop),
         ["prefer-primary"] => Arbiter::None(LonePolicy::PreferPrimary),
-        other => panic!("no arbiter {other:?}: nothing, stop or prefer-primary"),
+        other => panic!("no arbiter {other:?}: nothing, stop, prefer-primary or preferred NODE"),
     };
     Sim::new(Plan {
         arbiter,
+        preferred,
         witness: pace.witness,
         ..Plan::calm()
     })
@@ -112,6 +118,15 @@ fn execute(play: &mut Play, command: &str) -> Option<String> {
                 without_witness: true,
             },
         ),
+        ["prefer", n, name] => sim.command(
+            node(n),
+            Command::SetPolicies(Policies {
+                preferred: Some(name.into()),
+                ..Policies::default()
+            }),
+        ),
+        ["new-part", n, part] => sim.new_part(node(n), part.into()),
+        ["delete-part", n, part] => sim.command(node(n), Command::DeletePart(part.into())),
         ["change-arbiter", n, id, ref rest @ ..] => sim.command(
             node(n),
             Command::ChangeArbiter {
@@ -208,7 +223,7 @@ fn block(play: &mut Play, commands: &[&str]) -> String {
             continue;
         }
         let now = play.sim.as_ref().map(|sim| sim.now);
-        let begin = *begin.get_or_insert(now.unwrap_or_default());
+        let begin = *begin.get_or_insert_with(|| now.unwrap_or_default());
         let words = execute(play, command);
         let sim = play.sim.as_mut().expect("it was just used");
         sim.run_for(ms(0));

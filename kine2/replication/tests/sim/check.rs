@@ -54,7 +54,7 @@ impl Sim {
     pub fn is_served(&self, part: &PartName) -> bool {
         self.nodes.iter().any(|node| {
             let status = node.unit.as_ref().map(Unit::status);
-            status.is_some_and(|status| status.parts[part].active)
+            status.is_some_and(|status| status.parts.get(part).is_some_and(|part| part.active))
         })
     }
 

@@ -42,7 +42,8 @@ impl Sim {
     pub fn write_if_served(&mut self, n: usize, part: &PartName) {
         let node = &self.nodes[n];
         let status = node.unit.as_ref().map(Unit::status);
-        let served = status.is_some_and(|status| status.parts[part].active);
+        let served =
+            status.is_some_and(|status| status.parts.get(part).is_some_and(|part| part.active));
         if served && node.requests.is_empty() {
             self.write(n, part.clone());
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kine2_replication::{
-    Arbiter, Command, Event, HardState, Incarnation, Link, NodeRef, PartName, WitnessId,
+    Arbiter, Command, Event, HardState, Incarnation, Link, LogIndex, NodeRef, PartName, WitnessId,
 };
 
 use super::disk::{Disk, Image};
@@ -141,6 +141,23 @@ impl Sim {
         let old_lost = self.rng.percent(50);
         let arbiter = arbiter(id);
         self.command(n, Command::ChangeArbiter { arbiter, old_lost });
+    }
+
+    /// Both nodes get storage for a new part; the primary, `n`, adds it.
+    pub fn new_part(&mut self, n: usize, part: PartName) {
+        let k = self.parts.len() as u128;
+        self.parts.push(part.clone());
+        for m in [n, 1 - n] {
+            let image = Image::empty(Incarnation(100 + 10 * m as u128 + k), None);
+            let loaded = Box::new(image.loaded());
+            let node = &mut self.nodes[m];
+            node.disks.insert(part.clone(), Disk::new(image));
+            node.applied.insert(part.clone(), LogIndex(0));
+            let part = part.clone();
+            self.tell(m, Event::PartAdded { part, loaded });
+        }
+        let storage = self.nodes[n].disks[&part].durable.storage;
+        self.command(n, Command::NewPart { part, storage });
     }
 
     pub fn command(&mut self, n: usize, command: Command) {

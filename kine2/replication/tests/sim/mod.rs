@@ -140,6 +140,7 @@ fn timers(hasty: bool) -> Timers {
         readd_backoff_max: pause(2000),
         readd_backoff_memory: ms(5000),
         swap_back_delay: pause(500),
+        failback_delay: ms(1000),
         ..Timers::default()
     }
 }
@@ -160,7 +161,10 @@ impl Sim {
                 .enumerate()
                 .map(|(k, p)| (p.clone(), storage(0, k))),
             plan.arbiter.clone(),
-            Policies::default(),
+            Policies {
+                preferred: plan.preferred.clone(),
+                ..Policies::default()
+            },
         )
         .unwrap();
         let nodes = (0..2)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kine2_replication::{Arbiter, LonePolicy};
+use kine2_replication::{Arbiter, LonePolicy, NodeName};
 
 use super::rng::Rng;
 use super::{arbiter, ms};
@@ -38,6 +38,8 @@ pub struct Plan {
     pub rolls: bool,
     /// No chance at all: a story to be read. Frames and disks take 1 ms.
     pub calm: bool,
+    /// The node that shall be primary when both are well.
+    pub preferred: Option<NodeName>,
     /// One way to the witness, in a calm run.
     pub witness: Duration,
 }
@@ -61,6 +63,7 @@ impl Plan {
             ambushes: 0,
             rolls: false,
             calm: true,
+            preferred: None,
             witness: ms(5),
         }
     }
@@ -89,6 +92,7 @@ impl Plan {
             rolls: !lone && rng.percent(25),
             ambushes: [5, 30, 80][rng.pick(3)],
             calm: false,
+            preferred: None,
             witness: Duration::ZERO,
         };
         if plan.moves > 50 {
