@@ -10,6 +10,7 @@ use crate::index::{Index, Place};
 pub(crate) struct Cache {
     bytes: usize,
     budget_bytes: usize,
+    is_paused: bool,
     hand: Place,
 }
 
@@ -18,18 +19,18 @@ impl Cache {
         Self {
             bytes: 0,
             budget_bytes,
+            is_paused: false,
             hand: Place::default(),
         }
     }
 
-    /// Sets the budget; what is held beyond goes with the next [`shrink`](Self::shrink).
-    pub(crate) const fn set_budget(&mut self, bytes: usize) {
-        self.budget_bytes = bytes;
+    pub(crate) const fn set_on(&mut self, is_on: bool) {
+        self.is_paused = !is_on;
     }
 
     /// Whether anything is to be kept at all.
     pub(crate) const fn is_on(&self) -> bool {
-        self.budget_bytes > 0
+        self.budget_bytes > 0 && !self.is_paused
     }
 
     pub(crate) const fn bytes(&self) -> usize {

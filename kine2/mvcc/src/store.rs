@@ -251,10 +251,10 @@ impl Store {
         }))
     }
 
-    /// Sets the bytes of records kept in memory for reads, 0 for none. While the log is replayed
-    /// nobody reads, and what passes by would only fill memory.
-    pub const fn set_cache_bytes(&mut self, bytes: usize) {
-        self.cache.set_budget(bytes);
+    /// Whether records that are read or written are kept in memory for later reads, within the
+    /// budget. While a log is replayed nobody reads, and what passes by would only fill memory.
+    pub const fn set_caching(&mut self, is_on: bool) {
+        self.cache.set_on(is_on);
     }
 
     /// What the last applied entries changed, from revision `from` on; in memory for the newest

@@ -1,182 +1,79 @@
-//! The node itself.
+//! The node itself: what happened goes to the replica, the log's entries to the store, and what
+//! follows to the clients.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use kine2_mvcc::{
-    Alarm, AlarmChange, AlarmKind, Answer, Applied, BackendError, BackendStats, Command,
-    CommandError, Event as Change, HashJob, LeaseGrant, LogPosition, Polled, RangeAnswer,
-    RangeQuery, ReadError, Refusal, Revision, Store, StoreHash, StoreStats, StreamId, WatchHub,
-    WatchOptions, WatchRequest,
-};
-use thiserror::Error;
-
-use crate::lease_clock::{ACTIVATION_GRACE, LeaseClock};
-use crate::output::{LogEntry, Output};
-use crate::queue::{BATCH_ENTRIES_MAX, Queue};
+use crate::event::{Event, NodeError, NodeOptions, NodeStats};
+use crate::leases::Leases;
+use crate::output::{Done, Output, Rejected};
+use crate::proposals::{Logged, Proposals};
+use crate::reads::{Read, Reads};
+use crate::replica::Replica;
 use crate::saving::{CheckpointBounds, SaveBounds, Saving};
+use kine2_mvcc::{
+    AlarmChange, AlarmKind, Answer as Answered, Applied, BackendStats, Command, Event as Change,
+    LeaseGrant, LogPosition, Refusal, Store, WatchHub,
+};
+use kine2_replication::{
+    Answer, Event as ReplicaEvent, Loaded, LogIndex, PartName, RequestId, WriteId,
+};
 
-/// Leases whose expiry is under way at the same time.
-const EXPIRING_MAX: usize = 500;
 /// Longest time between two ticks.
 const WAKE_MAX: Duration = Duration::from_millis(500);
 /// A wake-up this late means that the node itself stood still (`repl section 8`).
 const STALL_MIN: Duration = Duration::from_millis(200);
-
-/// Settings of a node.
-#[derive(Clone, Debug)]
-pub struct NodeOptions {
-    /// The member's id; not 0.
-    pub member_id: u64,
-    /// Term of what this node appends: epoch and run (`repl section 2`).
-    pub epoch: u64,
-    /// See `epoch`.
-    pub run: u32,
-    /// Bytes of state at which writes that need space are refused; 0 for no limit.
-    pub quota_bytes: u64,
-    /// Bytes of the largest command that the log takes; larger ones are refused.
-    pub command_bytes_max: usize,
-    /// Shortest TTL of a lease; shorter ones are raised to it (`etcd S45`).
-    pub lease_ttl_min: Duration,
-    /// Bytes of records that are gathered for the backend before it gets them.
-    pub save_bytes: usize,
-    /// Time after which it gets them in any case.
-    pub save_delay: Duration,
-    /// Bytes of records after which the state is checkpointed.
-    pub checkpoint_bytes: usize,
-    /// Log entries after which it is checkpointed.
-    pub checkpoint_entries: u64,
-    /// Time after which it is checkpointed if anything changed.
-    pub checkpoint_interval: Duration,
-    /// Bytes of records the backend may lag behind; writes wait beyond.
-    pub unsaved_bytes_max: usize,
-    /// Settings of the watches.
-    pub watch: WatchOptions,
-    /// Seed of lease ids.
-    pub seed: u64,
-}
-
-/// Something that happened.
+/// A snapshot on its way to be the state.
 #[derive(Debug)]
-pub enum Event<W> {
-    /// A client asks for a change.
-    Submit {
-        /// The change. A lease grant with id 0 gets an id.
-        command: Command,
-        /// Who waits for the answer.
-        waiter: W,
-    },
-    /// All entries handed out are durable.
-    Persisted,
-    /// The batch handed out is in the backend.
-    Saved(BackendStats),
-    /// The backend is durable up to here.
-    Checkpointed(LogPosition),
-    /// Time has passed.
-    Tick,
+pub(crate) struct Incoming {
+    pub(crate) store: Box<Store>,
+    /// The write that switches the log to it, once it was given out.
+    pub(crate) write: Option<WriteId>,
 }
 
-/// Why a node cannot go on. It must not be used any more.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// The state cannot be read.
-    #[error("read the state: {0}")]
-    State(#[from] BackendError),
-    /// The log holds what is not a command.
-    #[error("log entry {index}: {source}")]
-    Command {
-        /// Index of the entry.
-        index: u64,
-        /// What is wrong with it.
-        source: CommandError,
-    },
-}
-
-/// What a node counts, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeStats {
-    /// Commands that wait for the log.
-    pub queued: usize,
-    /// Commands written to the log and not durable yet.
-    pub logging: usize,
-    /// Commands committed since the start.
-    pub committed_total: u64,
-    /// Commands refused before the log since the start.
-    pub refused_total: u64,
-    /// Leases that expired since the start.
-    pub leases_expired_total: u64,
-}
-
-#[derive(Debug)]
-struct Logged<W> {
-    position: LogPosition,
-    command: Command,
-    waiter: Option<W>,
-}
-
-/// One node of a unit, `W` being who waits for an answer.
+/// One node of a unit, `W` being who waits for an answer. Its unit has one part, the store.
 #[derive(Debug)]
 pub struct Node<W> {
-    options: NodeOptions,
-    store: Store,
-    watches: WatchHub,
-    clock: LeaseClock,
-    queue: Queue<W>,
-    logged: VecDeque<Logged<W>>,
-    last_index: u64,
-    saving: Saving<W>,
-    /// Revocations of expired leases that are under way.
-    expiring: usize,
-    /// Leases that clients are revoking, and how many times: bounded by the queue and one batch.
-    revoking: BTreeMap<i64, usize>,
+    pub(crate) options: NodeOptions,
+    pub(crate) store: Store,
+    pub(crate) watches: WatchHub,
+    pub(crate) replica: Replica,
+    pub(crate) proposals: Proposals<W>,
+    pub(crate) reads: Reads<W>,
+    pub(crate) leases: Leases,
+    pub(crate) saving: Saving<W>,
+    pub(crate) incoming: Option<Incoming>,
+    /// Entries to be applied are being read from the log.
+    pub(crate) reading_log: bool,
     /// The alarm for damage that a read met is under way.
-    raising_corrupt: bool,
+    pub(crate) raising_corrupt: bool,
     /// The disk has no room for more log than the current segment.
-    log_is_full: bool,
+    pub(crate) log_is_full: bool,
     /// When the node asked to be woken at the latest.
     wake_at: Option<Duration>,
-    random: u64,
-    stats: NodeStats,
-    output: Output<W>,
+    pub(crate) random: u64,
+    pub(crate) stats: NodeStats,
+    pub(crate) output: Output<W>,
     scratch: Vec<Arc<Change>>,
 }
 
 impl<W> Node<W> {
-    /// A node over a store whose log has been replayed by [`replay`], active from `now` on.
+    /// A node that starts now, over a state that its log has and goes on from.
     ///
-    /// [`replay`]: Self::replay
+    /// # Panics
+    /// If the unit has no store.
     #[must_use]
-    pub fn new(options: NodeOptions, store: Store, now: Duration) -> Self {
-        let mut clock = LeaseClock::default();
-        for (id, ttl_seconds) in store.lease_ttls() {
-            clock.start(
-                id,
-                seconds(ttl_seconds).saturating_add(ACTIVATION_GRACE),
-                now,
-            );
-        }
+    pub fn new(options: NodeOptions, loaded: Loaded, store: Store, now: Duration) -> Self {
+        let saving = new_saving(&options, now);
         Self {
             watches: WatchHub::new(options.watch),
-            clock,
-            queue: Queue::new(),
-            logged: VecDeque::new(),
-            last_index: store.applied().index,
-            saving: Saving::new(
-                SaveBounds {
-                    bytes: options.save_bytes,
-                    delay: options.save_delay,
-                },
-                CheckpointBounds {
-                    bytes: options.checkpoint_bytes,
-                    entries: options.checkpoint_entries,
-                    interval: options.checkpoint_interval,
-                },
-                now,
-            ),
-            expiring: 0,
-            revoking: BTreeMap::new(),
+            replica: Replica::new(loaded, options.timers, now),
+            proposals: Proposals::new(),
+            reads: Reads::default(),
+            leases: Leases::default(),
+            saving,
+            incoming: None,
+            reading_log: false,
             raising_corrupt: false,
             log_is_full: false,
             wake_at: None,
@@ -189,51 +86,63 @@ impl<W> Node<W> {
         }
     }
 
-    /// Applies an entry of the log to a store that is behind it; entries it has are passed over.
-    ///
-    /// # Errors
-    /// If the entry is not a command or the state cannot be read.
-    pub fn replay(store: &mut Store, entry: &LogEntry) -> Result<(), NodeError> {
-        if entry.position.index <= store.applied().index {
-            return Ok(());
-        }
-        let command = Command::decode(&entry.payload).map_err(|source| NodeError::Command {
-            index: entry.position.index,
-            source,
-        })?;
-        // A refusal is an outcome like any other: it was answered when the entry was new.
-        let _ = store.apply(entry.position, &command)?;
-        Ok(())
-    }
-
     /// Takes in what happened.
     ///
     /// # Errors
-    /// If the state cannot be read: the node must not be used any more.
+    /// If the state cannot be read, or the log holds what is no command: the node must not be
+    /// used any more.
     pub fn apply(&mut self, now: Duration, event: Event<W>) -> Result<(), NodeError> {
         match event {
-            Event::Submit { command, waiter } => self.on_submit(command, waiter),
-            Event::Persisted => self.on_persisted(now)?,
+            Event::Submit { command, waiter } => {
+                self.on_submit(command, waiter);
+                return Ok(());
+            }
+            Event::Read { waiter } => self.ask(now, Read::Client(waiter)),
+            Event::KeepAlive { id, waiter } => {
+                let arrived = now;
+                self.ask(
+                    now,
+                    Read::KeepAlive {
+                        id,
+                        arrived,
+                        waiter,
+                    },
+                );
+            }
+            Event::Replica(event) => self.on_replica(now, event),
+            Event::LogRead {
+                reader,
+                prev,
+                entries,
+            } => self.on_log_read(now, reader, prev, entries)?,
+            Event::SnapshotReceived { position, store } => {
+                self.on_snapshot_received(now, position, store);
+            }
             Event::Saved(stats) => self.on_saved(stats),
             Event::Checkpointed(position) => self.on_checkpointed(now, position),
             Event::Tick => self.on_tick(now),
         }
-        Ok(())
+        self.carry_out(now)
     }
 
     /// What is to be done now. Collecting a batch for the log waits for this call, so that all
     /// that was submitted before goes out in one write.
-    pub fn take_output(&mut self, now: Duration) -> Output<W> {
-        self.fill_log_batch();
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn take_output(&mut self, now: Duration) -> Result<Output<W>, NodeError> {
+        self.propose(now);
+        self.carry_out(now)?;
         self.fill_state_batch(now);
         self.output.ready_streams = self.watches.take_ready();
-        std::mem::take(&mut self.output)
+        Ok(std::mem::take(&mut self.output))
     }
 
     /// When [`Event::Tick`] is due at the latest. A node that is woken later than that takes it
     /// that it stood still.
     pub fn next_wake(&mut self, now: Duration) -> Duration {
         let wakes = [
+            Some(self.replica.unit.deadline()),
             self.next_expiry(),
             self.watches.next_deadline(),
             self.saving.next_deadline(),
@@ -252,78 +161,21 @@ impl<W> Node<W> {
         self.saving.settle();
     }
 
-    /// Whether nothing is under way and the state is durable.
+    /// Whether nothing is under way that this node can finish by itself, and the state is durable.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.queue.is_empty() && self.logged.is_empty() && self.saving.is_settled()
+        let finishes = self.replica.unit.reads_locally(&self.replica.part);
+        let is_done = self.proposals.is_empty() && self.replica.is_idle();
+        (is_done || !finishes) && self.saving.is_settled()
     }
 
     /// Forgets all who wait for an answer, dropping them: a disk has failed, and the node must not
     /// be used any more.
     pub fn abandon(&mut self) {
-        self.queue = Queue::new();
-        self.logged.clear();
+        self.proposals = Proposals::new();
+        self.reads = Reads::default();
         self.saving.forget_waiters();
         self.output = Output::default();
-    }
-
-    /// Whether a client's command must be refused because too much is waiting.
-    #[must_use]
-    pub fn is_overloaded(&self) -> bool {
-        self.queue.is_full()
-    }
-
-    /// The store, to read.
-    #[must_use]
-    pub const fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// What it counts.
-    #[must_use]
-    pub fn stats(&self) -> NodeStats {
-        NodeStats {
-            queued: self.queue.len(),
-            logging: self.logged.len(),
-            ..self.stats
-        }
-    }
-
-    /// The store's counters.
-    #[must_use]
-    pub fn store_stats(&self) -> StoreStats {
-        self.store.stats()
-    }
-
-    /// The watches, for their counters.
-    #[must_use]
-    pub const fn watches(&self) -> &WatchHub {
-        &self.watches
-    }
-
-    /// Index of the last entry this node has given to the log.
-    #[must_use]
-    pub const fn last_index(&self) -> u64 {
-        self.last_index
-    }
-
-    /// Bytes of the state: the backend's files and what has not reached them.
-    #[must_use]
-    pub fn state_bytes(&self) -> BackendStats {
-        let unsaved = self.store.unsaved_bytes() as u64;
-        let BackendStats {
-            file_bytes,
-            used_bytes,
-        } = self.saving.stats;
-        BackendStats {
-            file_bytes: file_bytes + unsaved,
-            used_bytes: used_bytes + unsaved,
-        }
-    }
-
-    /// Tells the size of the backend when it is not a batch that changed it.
-    pub fn set_state_bytes(&mut self, stats: BackendStats) {
-        self.saving.stats = stats;
     }
 
     /// Tells whether the log has no room beyond its current segment. What needs space is refused
@@ -332,172 +184,165 @@ impl<W> Node<W> {
         self.log_is_full = is_full;
     }
 
-    /// Reads applied state (`repl R1`); also answers the store's revision.
-    ///
-    /// # Errors
-    /// If the revision is not there or the state cannot be read.
-    pub fn range(&mut self, query: &RangeQuery) -> Result<(Revision, RangeAnswer), ReadError> {
-        let result = self.store.range(query);
-        let answer = self.watched_for_damage(result)?;
-        Ok((self.store.revision(), answer))
-    }
-
-    /// Renews a lease and answers its TTL in seconds; 0 if there is none or it has expired
-    /// (`etcd S46`).
-    pub fn keep_alive(&mut self, now: Duration, id: i64) -> i64 {
-        let Some(ttl_seconds) = self.store.lease_ttl(id) else {
-            return 0;
-        };
-        let renewed = self.clock.renew(id, seconds(ttl_seconds), now);
-        if renewed { ttl_seconds } else { 0 }
-    }
-
-    /// Time left and granted seconds of a lease (`etcd S47`).
-    #[must_use]
-    pub fn time_to_live(&self, now: Duration, id: i64) -> Option<(Duration, i64)> {
-        let granted = self.store.lease_ttl(id)?;
-        Some((self.clock.remaining(id, now)?, granted))
-    }
-
-    /// Does a slice of a hash over the store.
-    ///
-    /// # Errors
-    /// As [`HashJob::step`].
-    pub fn hash_step(&mut self, job: &mut HashJob) -> Result<Option<StoreHash>, ReadError> {
-        let result = job.step(&self.store);
-        self.watched_for_damage(result)
-    }
-
-    /// Opens a watch stream.
-    pub fn open_stream(&mut self) -> StreamId {
-        self.watches.open_stream()
-    }
-
-    /// Ends a watch stream and its watchers.
-    pub fn close_stream(&mut self, stream: StreamId) {
-        self.watches.close_stream(stream);
-    }
-
-    /// Adds a watcher.
-    pub fn watch(&mut self, now: Duration, stream: StreamId, request: WatchRequest) {
-        self.watches.create(now, stream, request, &self.store);
-    }
-
-    /// Ends a watcher.
-    pub fn cancel_watch(&mut self, stream: StreamId, id: i64) {
-        self.watches.cancel(stream, id, &self.store);
-    }
-
-    /// Asks for a stream's progress.
-    pub fn request_progress(&mut self, stream: StreamId) {
-        self.watches.request_progress(stream);
-    }
-
-    /// The next messages of a stream.
-    ///
-    /// # Errors
-    /// If the state cannot be read.
-    pub fn poll_stream(&mut self, stream: StreamId, bytes_max: usize) -> Result<Polled, ReadError> {
-        let result = self.watches.poll(stream, &self.store, bytes_max);
-        self.watched_for_damage(result.map_err(ReadError::Backend))
-    }
-
-    /// Raises the alarm CORRUPT when a read met damage: what else the state holds is not to be
-    /// trusted with new writes (`etcd S53`). Reads that meet none go on.
-    fn watched_for_damage<T>(&mut self, result: Result<T, ReadError>) -> Result<T, ReadError> {
-        if let Err(ReadError::Backend(BackendError::Damaged(what))) = &result
-            && !self.raising_corrupt
-            && !self.store.has_alarm(AlarmKind::Corrupt)
-        {
-            self.raising_corrupt = true;
-            self.output.damage = Some(what.clone());
-            self.raise(AlarmKind::Corrupt);
-        }
-        result
-    }
-
-    fn raise(&mut self, kind: AlarmKind) {
-        let member_id = self.options.member_id;
-        let alarm = AlarmChange::Raise(Alarm { member_id, kind });
-        self.queue.push(Command::Alarm(alarm), None);
+    pub(crate) fn part(&self) -> PartName {
+        self.replica.part.clone()
     }
 
     fn on_submit(&mut self, command: Command, waiter: W) {
+        if !self.is_active() {
+            self.stats.refused_total += 1;
+            self.output.answers.push((waiter, Err(self.not_primary())));
+            return;
+        }
         match self.admit(command) {
             Ok(command) => {
                 if let Command::LeaseRevoke { id } = command {
-                    *self.revoking.entry(id).or_default() += 1;
+                    self.leases.on_revoking(id);
                 }
-                self.queue.push(command, Some(waiter));
+                self.proposals.queue.push(command, Some(waiter));
             }
             Err(refusal) => {
                 self.stats.refused_total += 1;
-                self.output.answers.push((waiter, Err(refusal)));
+                self.output.answers.push((waiter, Err(refusal.into())));
             }
         }
     }
 
-    /// Refuses what the log cannot take and what the quota forbids, and fills in what the primary decides (`repl section 3`:
-    /// whatever is not deterministic is decided before the log).
-    fn admit(&mut self, command: Command) -> Result<Command, Refusal> {
-        if command.size_bound() > self.options.command_bytes_max {
-            return Err(Refusal::TooLarge);
+    /// Why a request cannot be carried out while this node is not active.
+    fn not_primary(&self) -> Rejected {
+        let config = self.replica.unit.config();
+        if config.primary == *self.replica.unit.me() {
+            Rejected::Unavailable
+        } else {
+            Rejected::NotPrimary(config.id(), config.primary.clone())
         }
-        let cost = command.space_cost();
-        if cost > 0 && !self.store.has_alarm(AlarmKind::NoSpace) {
-            let quota = self.options.quota_bytes;
-            let is_reached = quota > 0 && self.state_bytes().file_bytes + cost >= quota;
-            if is_reached || self.log_is_full {
-                self.raise(AlarmKind::NoSpace);
-                return Err(Refusal::NoSpace);
+    }
+
+    /// Gives the replica what waits, if it can order it now.
+    fn propose(&mut self, now: Duration) {
+        let lagging = self.store.unsaved_bytes() > self.options.unsaved_bytes_max;
+        if self.proposals.queue.is_empty() || lagging {
+            return;
+        }
+        let Replica { unit, part, .. } = &mut self.replica;
+        let (entries, _bytes) = unit.room(part);
+        if entries > 0 {
+            self.proposals.propose(entries, |payload, request| {
+                unit.propose(part, payload, request);
+            });
+            self.replica.handle(now, ReplicaEvent::Tick);
+        }
+    }
+
+    fn on_replica(&mut self, now: Duration, event: ReplicaEvent) {
+        if let ReplicaEvent::Written { through, .. } = &event
+            && let Some(incoming) = &self.incoming
+            && incoming.write.is_some_and(|write| write <= *through)
+        {
+            self.switch_state(now);
+        }
+        self.replica.handle(now, event);
+    }
+
+    /// Asks the replica for a confirmation that this node has what is newest.
+    pub(crate) fn ask(&mut self, now: Duration, read: Read<W>) {
+        let part = self.part();
+        let request = self.reads.add(read);
+        self.replica
+            .handle(now, ReplicaEvent::Read { part, request });
+    }
+
+    /// The store is served here from now on, or not any more.
+    pub(crate) fn on_serve(&mut self, now: Duration, active: bool) {
+        if active {
+            self.leases.activate(&self.store, now);
+            return;
+        }
+        self.leases.deactivate();
+        self.raising_corrupt = false;
+        for waiter in self.proposals.take_queue() {
+            // Nothing was tried.
+            self.output.answers.push((waiter, Err(self.not_primary())));
+        }
+    }
+
+    pub(crate) fn on_answer(&mut self, request: RequestId, answer: Answer) {
+        if let Some(read) = self.reads.take(request) {
+            return self.on_read_answer(read, answer);
+        }
+        let (waiter, rejected) = match answer {
+            // It was answered when it was applied.
+            Answer::Committed(_) | Answer::ReadAt(_) => return,
+            Answer::Unknown => (self.proposals.abandon(request), Rejected::Unknown),
+            Answer::NotPrimary(config, primary) => (
+                self.proposals.refuse(request),
+                Rejected::NotPrimary(config, primary),
+            ),
+            Answer::Unavailable => (self.proposals.refuse(request), Rejected::Unavailable),
+            Answer::Busy => (self.proposals.refuse(request), Rejected::Busy),
+        };
+        if let Some(waiter) = waiter {
+            self.output.answers.push((waiter, Err(rejected)));
+        }
+    }
+
+    fn on_read_answer(&mut self, read: Read<W>, answer: Answer) {
+        let rejected = match answer {
+            Answer::ReadAt(_) => None,
+            Answer::NotPrimary(config, primary) => Some(Rejected::NotPrimary(config, primary)),
+            Answer::Busy => Some(Rejected::Busy),
+            Answer::Committed(_) | Answer::Unknown | Answer::Unavailable => {
+                Some(Rejected::Unavailable)
             }
-        }
-        Ok(match command {
-            Command::LeaseGrant(grant) => {
-                let ttl_min = i64::try_from(self.options.lease_ttl_min.as_secs())
-                    .expect("a TTL that was configured");
-                let id = if grant.id == 0 {
-                    self.fresh_lease_id()
+        };
+        let (waiter, answer) = match (read, rejected) {
+            (Read::Client(waiter), None) => (waiter, Ok(Done::Readable)),
+            (
+                Read::KeepAlive {
+                    id,
+                    arrived,
+                    waiter,
+                },
+                None,
+            ) => {
+                // T4: only the primary's clock counts; R3 may have confirmed another node's read.
+                let answer = if self.is_active() {
+                    Ok(Done::KeptAlive(self.renew(id, arrived)))
                 } else {
-                    grant.id
+                    Err(self.not_primary())
                 };
-                let ttl_seconds = grant.ttl_seconds.max(ttl_min);
-                Command::LeaseGrant(LeaseGrant { id, ttl_seconds })
+                (waiter, answer)
             }
-            other => other,
-        })
-    }
-
-    fn fresh_lease_id(&mut self) -> i64 {
-        loop {
-            let id = (splitmix64(&mut self.random) >> 1).cast_signed();
-            if id != 0 && self.store.lease_ttl(id).is_none() {
-                return id;
+            (Read::Expiry { asked }, rejected) => {
+                self.leases.is_confirming = false;
+                if rejected.is_none() && self.is_active() {
+                    self.expire(asked);
+                }
+                return;
             }
-        }
+            (Read::Client(waiter) | Read::KeepAlive { waiter, .. }, Some(rejected)) => {
+                (waiter, Err(rejected))
+            }
+        };
+        self.output.answers.push((waiter, answer));
     }
 
-    /// Everything handed out is durable, so it is committed: apply and answer it.
-    fn on_persisted(&mut self, now: Duration) -> Result<(), NodeError> {
-        while let Some(entry) = self.logged.pop_front() {
-            self.on_committed(now, entry)?;
-        }
-        Ok(())
-    }
-
-    fn on_committed(&mut self, now: Duration, entry: Logged<W>) -> Result<(), NodeError> {
+    pub(crate) fn on_committed(
+        &mut self,
+        now: Duration,
+        entry: Logged<W>,
+    ) -> Result<(), NodeError> {
         let before = self.store.revision();
         let result = self.store.apply(entry.position, &entry.command)?;
-        if let Command::LeaseRevoke { id } = entry.command {
-            self.revocation_is_over(id, entry.waiter.is_some());
-            let has_expired = self.clock.remaining(id, now) == Some(Duration::ZERO);
-            if result == Err(Refusal::Corrupt) && has_expired {
-                // It is there still, and its time is over.
-                self.clock.start(id, Duration::ZERO, now);
-            }
+        if let Command::LeaseRevoke { id } = entry.command
+            && entry.is_own
+        {
+            let is_refused = result == Err(Refusal::Corrupt);
+            self.leases
+                .on_revoked(id, entry.waiter.is_some(), is_refused, now);
         }
         self.stats.committed_total += 1;
-        self.after_apply(now, &entry.command, &result);
+        self.after_apply(now, &entry, &result);
         if self.store.revision() > before {
             self.publish();
         }
@@ -508,29 +353,29 @@ impl<W> Node<W> {
             (Ok(applied), Command::Compact(compact)) if compact.physical => {
                 self.saving.await_space_work(waiter, applied);
             }
-            (result, _) => self.output.answers.push((waiter, result)),
+            (result, _) => {
+                let answer = result.map(Done::Applied).map_err(Rejected::Refused);
+                self.output.answers.push((waiter, answer));
+            }
         }
         Ok(())
     }
 
-    fn revocation_is_over(&mut self, id: i64, by_client: bool) {
-        if !by_client {
-            self.expiring -= 1;
-        } else if let Some(count) = self.revoking.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.revoking.remove(&id);
-            }
-        }
-    }
-
     /// What follows from a command besides the store's own state.
-    fn after_apply(&mut self, now: Duration, command: &Command, result: &Result<Applied, Refusal>) {
-        match (command, result.as_ref().map(|applied| &applied.answer)) {
-            (Command::LeaseGrant(_), Ok(Answer::LeaseGranted(grant))) => {
-                self.clock.start(grant.id, seconds(grant.ttl_seconds), now);
+    fn after_apply(&mut self, now: Duration, entry: &Logged<W>, result: &Result<Applied, Refusal>) {
+        match (
+            &entry.command,
+            result.as_ref().map(|applied| &applied.answer),
+        ) {
+            (Command::LeaseGrant(_), Ok(Answered::LeaseGranted(grant))) => {
+                let LeaseGrant { id, ttl_seconds } = *grant;
+                if entry.is_own {
+                    self.leases.start(id, ttl_seconds, now);
+                } else {
+                    self.leases.start_graced(id, ttl_seconds, now);
+                }
             }
-            (Command::LeaseRevoke { id }, Ok(_)) => self.clock.stop(*id),
+            (Command::LeaseRevoke { id }, Ok(_)) => self.leases.stop(*id),
             (Command::Alarm(AlarmChange::Raise(alarm)), _) if alarm.kind == AlarmKind::Corrupt => {
                 self.raising_corrupt = false;
             }
@@ -552,13 +397,18 @@ impl<W> Node<W> {
     }
 
     fn on_checkpointed(&mut self, now: Duration, position: LogPosition) {
-        self.output.cut_below = self.saving.on_checkpointed(now, position);
+        let spare = self.saving.on_checkpointed(now, position);
+        // L6: what the peer still needs is kept as well.
+        let keep = self.replica.unit.keep_from(&self.replica.part);
+        if let (Some(spare), Some(keep)) = (spare, keep) {
+            self.output.cut_below = Some(LogIndex(spare).min(keep));
+        }
         self.answer_compactions();
     }
 
     fn answer_compactions(&mut self) {
         let durable = self.saving.take_durable();
-        let answers = durable.map(|(waiter, applied)| (waiter, Ok(applied)));
+        let answers = durable.map(|(waiter, applied)| (waiter, Ok(Done::Applied(applied))));
         self.output.answers.extend(answers);
     }
 
@@ -569,20 +419,12 @@ impl<W> Node<W> {
             .and_then(|due| now.checked_sub(due))
             .unwrap_or_default();
         if stall >= STALL_MIN {
-            // Renewals may have been waiting for us all that time (`repl T3`).
-            self.clock.extend_all(stall);
+            self.leases.on_stall(stall);
         }
-        let room = self.room_for_expiry();
-        for id in self.clock.expire(now, room) {
-            if self.revoking.contains_key(&id) {
-                // A revocation is on its way, and a grant of the same id may stand behind it: a
-                // second revocation would end that lease instead of this one.
-                continue;
-            }
-            self.expiring += 1;
-            self.stats.leases_expired_total += 1;
-            self.queue.push(Command::LeaseRevoke { id }, None);
+        if now >= self.replica.unit.deadline() {
+            self.replica.handle(now, ReplicaEvent::Tick);
         }
+        self.drive_leases(now);
         self.watches.tick(now, &self.store);
         if self.has_space_work() {
             self.store.compact_step();
@@ -593,59 +435,46 @@ impl<W> Node<W> {
         }
     }
 
-    /// When a lease expires that there is room for among those under way.
-    fn next_expiry(&self) -> Option<Duration> {
-        let has_room = self.room_for_expiry() > 0;
-        has_room.then(|| self.clock.next_deadline()).flatten()
+    /// T3: what is due expires by itself where nobody else has a say, else after a confirmation
+    /// that began when it was due.
+    fn drive_leases(&mut self, now: Duration) {
+        if !self.is_active() {
+            return;
+        }
+        let confirmed = self.replica.unit.confirmed_at(&self.replica.part, now);
+        self.leases.on_confirmed(confirmed);
+        if self.next_expiry().is_none_or(|due| due > now) {
+            return;
+        }
+        if self.reads_locally() {
+            self.expire(now);
+        } else if !self.leases.is_confirming {
+            self.leases.is_confirming = true;
+            self.ask(now, Read::Expiry { asked: now });
+        }
     }
 
-    /// How many more leases may expire now. A corrupt store refuses to revoke any (`etcd S53`).
-    fn room_for_expiry(&self) -> usize {
+    fn expire(&mut self, confirmed: Duration) {
         if self.store.has_alarm(AlarmKind::Corrupt) {
-            return 0;
+            return;
         }
-        EXPIRING_MAX - self.expiring
+        for id in self.leases.expire(confirmed) {
+            self.proposals.queue.push(Command::LeaseRevoke { id }, None);
+        }
+    }
+
+    /// When a lease expires next. A corrupt store refuses to revoke any (`etcd S53`).
+    fn next_expiry(&self) -> Option<Duration> {
+        let is_corrupt = self.store.has_alarm(AlarmKind::Corrupt);
+        let due = self.leases.next_expiry().filter(|_| !is_corrupt)?;
+        // While it is being confirmed there is nothing to wake up for.
+        (!self.leases.is_confirming).then_some(due)
     }
 
     /// Whether a slice of a compaction's work can be done: the backend takes one at a time, and
     /// a node that is about to stop leaves the rest to its next start.
     fn has_space_work(&self) -> bool {
         self.store.can_compact_step() && !self.saving.is_settling()
-    }
-
-    /// Hands out the next batch for the log, unless one is under way or the backend lags.
-    fn fill_log_batch(&mut self) {
-        let lagging = self.store.unsaved_bytes() > self.options.unsaved_bytes_max;
-        if !self.logged.is_empty() || self.queue.is_empty() || lagging {
-            return;
-        }
-        let mut buffer = BytesMut::new();
-        let mut ends = Vec::new();
-        while ends.len() < BATCH_ENTRIES_MAX {
-            let Some(next) = self.queue.pop(buffer.len()) else {
-                break;
-            };
-            next.command.encode(&mut buffer);
-            ends.push(buffer.len());
-            self.last_index += 1;
-            let (epoch, run, index) = (self.options.epoch, self.options.run, self.last_index);
-            let position = LogPosition { epoch, run, index };
-            self.logged.push_back(Logged {
-                position,
-                command: next.command,
-                waiter: next.waiter,
-            });
-        }
-        let buffer: Bytes = buffer.freeze();
-        let mut start = 0;
-        for (entry, end) in self.logged.iter().zip(ends) {
-            let payload = buffer.slice(start..end);
-            self.output.persist.push(LogEntry {
-                position: entry.position,
-                payload,
-            });
-            start = end;
-        }
     }
 
     fn fill_state_batch(&mut self, now: Duration) {
@@ -674,16 +503,17 @@ impl<W> Node<W> {
     }
 }
 
-/// A TTL as time; a TTL is never negative once granted.
-fn seconds(ttl_seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or_default())
-}
-
-/// A small generator: lease ids need to be spread, not secret (Steele, Lea, Flood 2014).
-fn splitmix64(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
+pub(crate) fn new_saving<W>(options: &NodeOptions, now: Duration) -> Saving<W> {
+    Saving::new(
+        SaveBounds {
+            bytes: options.save_bytes,
+            delay: options.save_delay,
+        },
+        CheckpointBounds {
+            bytes: options.checkpoint_bytes,
+            entries: options.checkpoint_entries,
+            interval: options.checkpoint_interval,
+        },
+        now,
+    )
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 ///
 /// [`Unit::handle`]: crate::Unit::handle
 pub(crate) const TICK: Duration = Duration::from_millis(20);
+/// The same for a unit of one node without a witness: it waits for nobody.
+pub(crate) const LONE_TICK: Duration = Duration::from_secs(60);
 /// A call this late means that the node itself stood still: its suspicions start anew.
 pub(crate) const STALL_MIN: Duration = Duration::from_millis(200);
 

@@ -23,7 +23,7 @@ use crate::peer::Peer;
 use crate::reads::Reads;
 use crate::register::RegisterClient;
 use crate::seed::Seed;
-use crate::timers::{STALL_MIN, TICK, Timers};
+use crate::timers::{LONE_TICK, STALL_MIN, TICK, Timers};
 
 /// A node's unit as it was found on the disk.
 #[derive(Clone, Debug)]
@@ -171,7 +171,7 @@ impl Unit {
             _ => self.on_event(event),
         }
         self.settle();
-        self.deadline = now + TICK;
+        self.deadline = now + if self.is_by_itself() { LONE_TICK } else { TICK };
         if let Some(due) = self.commit_due {
             self.deadline = self.deadline.min(due);
         }

@@ -151,6 +151,16 @@ impl Index {
         Some(self.terms[after - 1].1)
     }
 
+    /// Index of the last live entry of each term, in order.
+    pub(crate) fn term_ends(&self) -> Vec<LogIndex> {
+        let firsts = self.terms.iter().skip(1);
+        let mut ends: Vec<_> = firsts.map(|(first, _)| LogIndex(first.0 - 1)).collect();
+        if !self.terms.is_empty() {
+            ends.push(self.last.index);
+        }
+        ends
+    }
+
     /// The point at or before a live entry, and the first index beyond the entries it leads to.
     pub(crate) fn find(&self, index: LogIndex) -> (Point, LogIndex) {
         assert!(

@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::error::WalError;
 use crate::index::Index;
 use crate::limits::{DATA_START, MAX_BATCH_BYTES, MAX_HARD_STATE_BYTES, PAGE_BYTES, WalOptions};
-use crate::position::{Chain, Entry, LogIndex, Position, Term};
+use crate::position::{Entry, LogIndex, Position, Term};
 use crate::prepare::{Prepared, Supply};
 use crate::read;
 use crate::record::{self, FLAG_HARD_STATE, FLAG_RESET, Kind, NewRecord};
@@ -301,18 +301,21 @@ impl<D: Disk> Wal<D> {
         read::entries(&self.segments, &self.index, next..end, max_bytes)
     }
 
+    /// Positions of the last entry of each term, in order: the log's history (`repl section 3`).
+    ///
+    /// # Errors
+    /// A failed read.
+    pub fn term_ends(&self) -> Result<Vec<Position>, WalError> {
+        let ends = self.index.term_ends();
+        ends.into_iter()
+            .map(|index| self.position_at(index))
+            .collect()
+    }
+
     /// Term of an entry, or of the position the log begins after; `None` outside.
     #[must_use]
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.index.term_at(index)
-    }
-
-    /// Chain up to and including an entry, or the position the log begins after.
-    ///
-    /// # Errors
-    /// [`WalError::Cut`] and [`WalError::Beyond`] outside of the durable log, or a failed read.
-    pub fn chain_at(&self, index: LogIndex) -> Result<Chain, WalError> {
-        Ok(self.position_at(index)?.chain)
     }
 
     /// Position before the first entry kept: the log begins after it.
@@ -487,8 +490,11 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    /// Position of the base or of a durable entry.
-    fn position_at(&self, index: LogIndex) -> Result<Position, WalError> {
+    /// Position of a durable entry, or the one the log begins after.
+    ///
+    /// # Errors
+    /// [`WalError::Cut`] and [`WalError::Beyond`] outside of the durable log, or a failed read.
+    pub fn position_at(&self, index: LogIndex) -> Result<Position, WalError> {
         self.refuse_after_failure()?;
         let (base, durable) = (self.index.base(), self.durable);
         if index < base.index {

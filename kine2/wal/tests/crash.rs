@@ -125,7 +125,7 @@ fn assert_refuses_all(wal: &mut Wal<FakeDisk>) {
         wal.reset_to(wal.last(), None),
         wal.prepare_next().map(drop),
         wal.entries(range(1..9), 1).map(drop),
-        wal.chain_at(index).map(drop),
+        wal.position_at(index).map(drop),
     ];
     for result in refused {
         assert!(matches!(result, Err(WalError::Failed { .. })), "{result:?}");

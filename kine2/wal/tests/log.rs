@@ -58,7 +58,7 @@ fn entries_come_back_after_a_restart() {
             let index = position.index;
             assert_eq!(entry.payload, payload(index.0, 10 * index.0));
             assert_eq!(wal.term_at(index), Some(position.term));
-            assert_eq!(wal.chain_at(index).unwrap(), position.chain);
+            assert_eq!(wal.position_at(index).unwrap().chain, position.chain);
         }
         let recovery;
         (wal, recovery) = open(&disk);

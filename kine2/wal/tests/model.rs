@@ -118,11 +118,11 @@ fn check(wal: &kine2_wal::Wal<FakeDisk>, model: &Model) -> Result<(), TestCaseEr
     }
     for entry in entries.iter().step_by(7) {
         prop_assert_eq!(
-            wal.chain_at(entry.position.index).ok(),
+            wal.position_at(entry.position.index).ok().map(|p| p.chain),
             Some(entry.position.chain)
         );
     }
-    let beyond = wal.chain_at(LogIndex(wal.durable_index().0 + 1));
+    let beyond = wal.position_at(LogIndex(wal.durable_index().0 + 1));
     assert!(matches!(beyond, Err(WalError::Beyond { .. })), "{beyond:?}");
     Ok(())
 }

@@ -395,7 +395,7 @@ fn reads_alone_keep_to_the_budget_of_the_cache() {
         assert_eq!(store.range(&all).unwrap().records.len(), 100);
         assert!(store.stats().cache_bytes <= 1_000, "{:?}", store.stats());
     }
-    store.set_cache_bytes(0);
+    store.set_caching(false);
     assert_eq!(store.range(&all).unwrap().records.len(), 100);
     let put = Command::Put(Put {
         key: b"new".as_slice().into(),

@@ -1,0 +1,130 @@
+//! The node's half of its failover unit, and the steps it wants carried out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kine2_replication::{
+    Act, DataState, Durable, Event, HardState, Incarnation, Loaded, PartName, Record, Step, Timers,
+    Unit, Write, WriteId,
+};
+
+use crate::output::{LogRecord, LogWrite};
+
+/// Name of the part that holds the store: the lead of its unit.
+pub const STORE: &str = "store";
+
+/// The unit, its steps in order, and what of the node's own record is on disk.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) unit: Unit,
+    pub(crate) part: PartName,
+    steps: VecDeque<Step>,
+    /// The lead's writes up to this one are durable.
+    durable: WriteId,
+    boot: u64,
+    storage: Incarnation,
+    data: DataState,
+    hard: HardState,
+}
+
+impl Replica {
+    /// # Panics
+    /// If what was loaded has no store.
+    pub(crate) fn new(loaded: Loaded, timers: Timers, now: Duration) -> Self {
+        let part = PartName::from(STORE);
+        let store = loaded.parts.get(&part).expect("the unit has a store");
+        Self {
+            steps: VecDeque::new(),
+            durable: WriteId(0),
+            boot: loaded.boot,
+            storage: store.storage,
+            data: store.data,
+            hard: loaded.hard.clone(),
+            unit: Unit::new(loaded, timers, now),
+            part,
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: Duration, event: Event) {
+        if let Event::Written { part, through } = &event
+            && *part == self.unit.config().lead
+        {
+            self.durable = self.durable.max(*through);
+        }
+        self.unit.handle(now, event);
+    }
+
+    /// The next step, if all it waits for is durable.
+    pub(crate) fn next_step(&mut self) -> Option<Act> {
+        self.steps.extend(self.unit.take_steps());
+        let durable = self.durable;
+        let step = self.steps.pop_front_if(|step| step.after <= durable)?;
+        Some(step.act)
+    }
+
+    /// A step could not be finished; it comes again, before all others.
+    pub(crate) fn put_back(&mut self, act: Act) {
+        let after = WriteId(0);
+        self.steps.push_front(Step { after, act });
+    }
+
+    /// Whether no step waits for a write.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether a write that switches to a snapshot is among the steps.
+    pub(crate) fn is_switching(&mut self) -> bool {
+        self.steps.extend(self.unit.take_steps());
+        let resets = |record: &Record| matches!(record, Record::Reset(_));
+        self.steps.iter().any(|step| match &step.act {
+            Act::Write(write) => write.part == self.part && write.records.iter().any(resets),
+            _ => false,
+        })
+    }
+
+    /// The write with its records as the log keeps them. The node's own record is written whole
+    /// each time, whatever of it has changed.
+    pub(crate) fn encode(&mut self, write: Write) -> LogWrite {
+        let Write { part, id, records } = write;
+        let mut out: Vec<LogRecord> = Vec::with_capacity(records.len());
+        for record in records {
+            match record {
+                Record::Hard(hard) => {
+                    self.hard = *hard;
+                    out.push(LogRecord::Hard(self.own_record()));
+                }
+                Record::Data(data) => {
+                    self.data = data;
+                    let own = self.own_record();
+                    match out.last_mut() {
+                        // One step: what is kept beside the log is of the new state.
+                        Some(LogRecord::Reset(_, beside)) => *beside = own,
+                        _ => out.push(LogRecord::Hard(own)),
+                    }
+                }
+                Record::Truncate(position) => out.push(LogRecord::Truncate(position)),
+                Record::Entries(entries) => out.push(LogRecord::Entries(entries)),
+                Record::Reset(position) => {
+                    out.push(LogRecord::Reset(position, self.own_record()));
+                }
+            }
+        }
+        LogWrite {
+            part,
+            id,
+            records: out,
+        }
+    }
+
+    fn own_record(&self) -> Bytes {
+        let durable = Durable {
+            boot: self.boot,
+            storage: self.storage,
+            data: self.data,
+            hard: Some(self.hard.clone()),
+        };
+        durable.encode()
+    }
+}
