@@ -127,13 +127,14 @@ impl Leases {
     }
 
     /// T3: until `confirmed` nobody else had become primary. After a silence, in which renewals
-    /// could not be answered, all leases get it as more time.
-    pub(crate) fn on_confirmed(&mut self, confirmed: Duration) {
+    /// could not be answered, all leases get it as more time; where nobody else has a say there is
+    /// none.
+    pub(crate) fn on_confirmed(&mut self, confirmed: Duration, is_local: bool) {
         let Some(silence) = confirmed.checked_sub(self.confirmed) else {
             return;
         };
         self.confirmed = confirmed;
-        if silence > SILENCE_MAX {
+        if silence > SILENCE_MAX && !is_local {
             self.clock.extend_all(silence);
         }
     }

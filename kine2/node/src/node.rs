@@ -441,12 +441,14 @@ impl<W> Node<W> {
         if !self.is_active() {
             return;
         }
-        let confirmed = self.replica.unit.confirmed_at(&self.replica.part, now);
-        self.leases.on_confirmed(confirmed);
+        let is_local = self.reads_locally();
+        let confirmed = self.replica.unit.confirmed_at();
+        self.leases
+            .on_confirmed(if is_local { now } else { confirmed }, is_local);
         if self.next_expiry().is_none_or(|due| due > now) {
             return;
         }
-        if self.reads_locally() {
+        if is_local {
             self.expire(now);
         } else if !self.leases.is_confirming {
             self.leases.is_confirming = true;

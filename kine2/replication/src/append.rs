@@ -130,6 +130,9 @@ impl Unit {
             };
             if commit > part.commit {
                 self.commit(&name, commit);
+                if self.is_by_itself() {
+                    continue;
+                }
                 let due = self.now + self.timers.commit_notice;
                 self.commit_due = Some(self.commit_due.map_or(due, |at| at.min(due)));
             }

@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kine2_mutation::{Mutation, mutated};
+use kine2_wal::LogIndex;
 
 use crate::arbiter_change::Moving;
 use crate::config::{Config, ConfigId, Standing};
+use crate::durable::Durable;
 use crate::event::{Event, Link};
 use crate::forms::Form;
 use crate::hard_state::{DataState, HardState};
+use crate::history::History;
 use crate::ids::{NodeRef, PartName, RegisterKey, Replica, RequestId};
 use crate::message::{Body, Frame};
 use crate::operator::Swap;
@@ -38,6 +41,36 @@ pub struct Loaded {
     pub parts: BTreeMap<PartName, LoadedPart>,
     /// Seed of the uids of new configurations.
     pub seed: u64,
+}
+
+impl Loaded {
+    /// A node whose unit has one part, as its log holds it: what is kept beside the entries, the
+    /// terms of the entries, and how far they are known to be committed. `None` without a
+    /// hard state: the log is not that of a lead part.
+    #[must_use]
+    pub fn of_lead(
+        me: NodeRef,
+        durable: Durable,
+        history: History,
+        commit: LogIndex,
+        seed: u64,
+    ) -> Option<Self> {
+        let hard = durable.hard?;
+        let part = LoadedPart {
+            storage: durable.storage,
+            data: durable.data,
+            history,
+            commit,
+        };
+        let parts = BTreeMap::from([(hard.config.lead.clone(), part)]);
+        Some(Self {
+            me,
+            boot: durable.boot,
+            hard,
+            parts,
+            seed,
+        })
+    }
 }
 
 /// What a node does in its unit besides serving.

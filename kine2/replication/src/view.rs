@@ -71,14 +71,10 @@ impl Unit {
     }
 
     /// When the newest frame that the peer has echoed was sent: until then nobody else had become
-    /// primary. For a part that is read locally that is now.
+    /// primary of what is mirrored.
     #[must_use]
-    pub fn confirmed_at(&self, part: &PartName, now: Duration) -> Duration {
-        if self.reads_locally(part) {
-            now
-        } else {
-            self.peer.echoed_sent
-        }
+    pub const fn confirmed_at(&self) -> Duration {
+        self.peer.echoed_sent
     }
 
     /// The term of what this node orders, or accepts from who does.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use kine2_mvcc::{Alarm, AlarmKind};
-use kine2_node::Event;
+use kine2_node::{Event, STORE, Work};
+use kine2_replication::{Act, Event as ReplicaEvent, Notice};
 use tracing::{error, info, warn};
 
 use super::log_space::DISK_FULL;
@@ -41,6 +42,34 @@ pub(super) async fn drive(
             tokio::task::yield_now().await;
             continue;
         }
+        tokio::select! {
+            biased;
+            () = shared.woken() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Drives the node until it serves the store: it is the primary, and all that its log holds of
+/// committed entries is applied.
+///
+/// # Errors
+/// As [`drive`].
+pub(super) async fn activate(
+    shared: &Shared,
+    log: &LogThread,
+    state: &StateThread,
+) -> anyhow::Result<()> {
+    loop {
+        let now = shared.now();
+        for finished in shared.take_finished() {
+            apply(shared, now, finished)?;
+        }
+        let next_wake = turn(shared, now, log, state)?;
+        if shared.node.lock().reads_locally() {
+            return Ok(());
+        }
+        let wait = next_wake.saturating_sub(shared.now());
         tokio::select! {
             biased;
             () = shared.woken() => {}
@@ -106,11 +135,25 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
     // The errors name their causes themselves; what they do not know is the directory.
     let event = match finished {
         Finished::Logged(result) => {
-            result.map_err(|error| {
+            let through = result.map_err(|error| {
                 let hint = if error.is_no_space() { DISK_FULL } else { "" };
                 anyhow!("write the log in {log}: {error}{hint}")
             })?;
-            Event::Persisted
+            let part = STORE.into();
+            Event::Replica(ReplicaEvent::Written { part, through })
+        }
+        Finished::LogRead(reader, result) => {
+            let (prev, entries) =
+                result.map_err(|error| anyhow!("read the log in {log}: {error}"))?;
+            Event::LogRead {
+                reader,
+                prev,
+                entries,
+            }
+        }
+        Finished::LogCut(base) => {
+            let part = STORE.into();
+            Event::Replica(ReplicaEvent::LogCut { part, base })
         }
         Finished::LogFull(is_full) => {
             shared.node.lock().set_log_full(is_full);
@@ -134,6 +177,19 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
     Ok(())
 }
 
+fn begin(shared: &Shared, log: &LogThread, work: Work) {
+    match work {
+        Work::Write(write) => log.write(write),
+        Work::ReadLog(read) => log.read(read),
+        Work::Act(Act::Notice(Notice::Adopted(config))) => shared.set_term(config.epoch.0),
+        Work::Act(Act::Notice(notice)) => warn!(?notice, "the unit has something to tell"),
+        Work::Act(Act::Serve { active, .. }) => info!(active, "the store"),
+        Work::SwitchState | Work::Act(_) => {
+            unreachable!("a unit of one node sends, calls and receives nothing")
+        }
+    }
+}
+
 /// Ticks, hands out what the node wants done, and says when to come back.
 fn turn(
     shared: &Shared,
@@ -143,12 +199,12 @@ fn turn(
 ) -> anyhow::Result<Duration> {
     let mut node = shared.node.lock();
     node.apply(now, Event::Tick)?;
-    let output = node.take_output(now);
+    let output = node.take_output(now)?;
     let next_wake = node.next_wake(now);
     drop(node);
 
-    if !output.persist.is_empty() {
-        log.append(output.persist);
+    for work in output.work {
+        begin(shared, log, work);
     }
     if let Some(damage) = output.damage {
         error!(

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kine2_node::LogEntry;
-use kine2_wal::{FileDisk, LogIndex, Term, Wal, WalError};
+use kine2_node::{LogRead, LogRecord, LogWrite};
+use kine2_wal::{Entry, FileDisk, LogIndex, Position, Wal, WalError};
 use tracing::warn;
 
 use super::log_space::LogSpace;
@@ -28,12 +28,14 @@ const STEP_EVERY_BYTES: usize = 512 << 10;
 
 #[derive(Debug)]
 enum Job {
-    Append(Vec<LogEntry>),
-    CutBelow(u64),
+    Write(LogWrite),
+    Read(LogRead),
+    CutBelow(LogIndex),
 }
 
-/// The thread and the way to it. The node hands out one batch at a time, so the channel is
-/// bounded by that and by cuts, one for each checkpoint.
+/// The thread and the way to it. The node has one batch of entries under way at a time, and one
+/// read; so the channel is bounded by these, by changes of the node's own record, and by cuts, one
+/// for each checkpoint.
 #[derive(Debug)]
 pub(super) struct LogThread {
     jobs: Sender<Job>,
@@ -54,11 +56,15 @@ impl LogThread {
         Ok(Self { jobs, thread })
     }
 
-    pub(super) fn append(&self, entries: Vec<LogEntry>) {
-        self.send(Job::Append(entries));
+    pub(super) fn write(&self, write: LogWrite) {
+        self.send(Job::Write(write));
     }
 
-    pub(super) fn cut_below(&self, index: u64) {
+    pub(super) fn read(&self, read: LogRead) {
+        self.send(Job::Read(read));
+    }
+
+    pub(super) fn cut_below(&self, index: LogIndex) {
         self.send(Job::CutBelow(index));
     }
 
@@ -121,20 +127,29 @@ fn run(
         };
         is_busy = next.is_ok();
         let result = match next {
-            Ok(Job::Append(entries)) => {
+            Ok(Job::Write(write)) => {
                 let begun = Instant::now();
-                let result = append(&mut log, &entries);
+                let result = carry_out(&mut log, &write);
                 metrics.log_sync.observe(begun.elapsed());
                 let is_written = result.is_ok();
-                shared.finish(Finished::Logged(result));
-                appended += entries.iter().map(|e| e.payload.len()).sum::<usize>();
+                shared.finish(Finished::Logged(result.map(|()| write.id)));
+                appended += payload_bytes(&write);
                 if is_written {
                     keep_pace(&mut log, &mut space, shared, &mut appended)
                 } else {
                     Ok(())
                 }
             }
-            Ok(Job::CutBelow(index)) => log.cut_below(LogIndex(index)),
+            Ok(Job::Read(wanted)) => {
+                let result = read(&log, &wanted);
+                shared.finish(Finished::LogRead(wanted.reader, result));
+                Ok(())
+            }
+            Ok(Job::CutBelow(index)) => {
+                let result = log.cut_below(index);
+                shared.finish(Finished::LogCut(log.base()));
+                result
+            }
             Err(RecvTimeoutError::Timeout) => {
                 metrics.log_bytes.set(log.size_bytes());
                 use_quiet_time(&mut log, &mut space, shared).map(|more| is_busy = more)
@@ -146,24 +161,47 @@ fn run(
                 return;
             }
         };
-        if result.is_err() {
+        if let Err(error) = result {
             // The log is closed now: the next batch would fail, and this one tells why.
-            shared.finish(Finished::Logged(result));
+            shared.finish(Finished::Logged(Err(error)));
         }
     }
 }
 
-fn append(log: &mut Log, entries: &[LogEntry]) -> Result<(), WalError> {
-    for entry in entries {
-        let term = Term {
-            epoch: entry.position.epoch,
-            run: entry.position.run,
-        };
-        let placed = log.append(term, &entry.payload)?;
-        assert_eq!(
-            placed.index.0, entry.position.index,
-            "the node and the log count alike"
-        );
+/// Writes the records and flushes them.
+fn carry_out(log: &mut Log, write: &LogWrite) -> Result<(), WalError> {
+    for record in &write.records {
+        match record {
+            LogRecord::Hard(bytes) => log.set_hard_state(bytes.clone())?,
+            LogRecord::Truncate(last) => log.truncate_after(last.index)?,
+            LogRecord::Entries(entries) => {
+                for Entry { position, payload } in entries {
+                    let placed = log.append(position.term, payload)?;
+                    assert_eq!(placed, *position, "the node and the log count alike");
+                }
+            }
+            LogRecord::Reset(base, bytes) => log.reset_to(*base, Some(bytes.clone()))?,
+        }
     }
     log.sync()
+}
+
+fn payload_bytes(write: &LogWrite) -> usize {
+    let of_record = |record: &LogRecord| match record {
+        LogRecord::Entries(entries) => entries.iter().map(|entry| entry.payload.len()).sum(),
+        _ => 0,
+    };
+    write.records.iter().map(of_record).sum()
+}
+
+/// The position before the first entry wanted, and entries; the base alone if the log was cut
+/// beyond it.
+fn read(log: &Log, wanted: &LogRead) -> Result<(Position, Vec<Entry>), WalError> {
+    let before = LogIndex(wanted.from.0 - 1);
+    if before < log.base().index {
+        return Ok((log.base(), Vec::new()));
+    }
+    let prev = log.position_at(before)?;
+    let entries = log.entries(wanted.from..wanted.through.next(), wanted.bytes_max)?;
+    Ok((prev, entries))
 }

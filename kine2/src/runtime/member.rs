@@ -11,11 +11,11 @@ use kine2_mvcc::{
     Alarm, Applied, Command, HashJob, RangeAnswer, RangeQuery, ReadError, Revision, StreamId,
     WatchMessage, WatchRequest,
 };
-use kine2_node::Event;
+use kine2_node::{Done, Event, Rejected};
 use tokio::sync::{Notify, oneshot};
 
 use super::metrics::RuntimeMetrics;
-use super::shared::Shared;
+use super::shared::{Shared, Waiter};
 use super::state_thread::StateHandle;
 
 /// Longest wait for a command (`etcd` section 4: 5 s and two elections).
@@ -29,7 +29,6 @@ pub(super) struct SingleMember {
     shared: Arc<Shared>,
     state: StateHandle,
     identity: Arc<Identity>,
-    term: u64,
     quota_bytes: u64,
     metrics: Arc<RuntimeMetrics>,
 }
@@ -39,7 +38,6 @@ impl SingleMember {
         shared: Arc<Shared>,
         state: StateHandle,
         identity: Identity,
-        term: u64,
         quota_bytes: u64,
         metrics: Arc<RuntimeMetrics>,
     ) -> Self {
@@ -47,7 +45,6 @@ impl SingleMember {
             shared,
             state,
             identity: Arc::new(identity),
-            term,
             quota_bytes,
             metrics,
         }
@@ -61,10 +58,11 @@ impl SingleMember {
         }
     }
 
+    /// Gives the node a request, and the way to its answer.
     fn submit(
         &self,
-        command: Command,
-    ) -> Result<oneshot::Receiver<Result<Applied, kine2_mvcc::Refusal>>, RequestError> {
+        event: impl FnOnce(Waiter) -> Event<Waiter>,
+    ) -> Result<oneshot::Receiver<Result<Done, Rejected>>, RequestError> {
         self.check_running()?;
         let (waiter, answer) = oneshot::channel();
         let mut node = self.shared.node.lock();
@@ -72,11 +70,17 @@ impl SingleMember {
             return Err(RequestError::TooManyRequests);
         }
         let now = self.shared.now();
-        node.apply(now, Event::Submit { command, waiter })
+        node.apply(now, event(waiter))
             .map_err(|_| RequestError::Stopped)?;
         drop(node);
         self.shared.wake();
         Ok(answer)
+    }
+
+    /// Waits until what is applied here holds all that was acknowledged before (`repl R2`, R3).
+    async fn confirm(&self) -> Result<(), RequestError> {
+        let answer = self.submit(|waiter| Event::Read { waiter })?;
+        in_time(answer).await.map(drop)
     }
 
     fn read(&self, query: &RangeQuery) -> Result<(Revision, RangeAnswer), RequestError> {
@@ -94,7 +98,7 @@ impl Member for SingleMember {
     }
 
     fn term(&self) -> u64 {
-        self.term
+        self.shared.term()
     }
 
     fn revision(&self) -> Revision {
@@ -104,32 +108,54 @@ impl Member for SingleMember {
     async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
         // etcd's limit is that of the log as well: space work takes as long as it takes.
         let waits_for_space = matches!(&command, Command::Compact(compact) if compact.physical);
-        let answer = self.submit(command)?;
-        if waits_for_space {
-            return Ok(answer.await.map_err(|_dropped| RequestError::Stopped)??);
-        }
-        match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
-            Ok(Ok(result)) => Ok(result?),
-            Ok(Err(_dropped)) => Err(RequestError::Stopped),
-            Err(_elapsed) => Err(RequestError::TimedOut),
+        let answer = self.submit(|waiter| Event::Submit { command, waiter })?;
+        let done = if waits_for_space {
+            finished(answer.await)?
+        } else {
+            in_time(answer).await?
+        };
+        match done {
+            Done::Applied(applied) => Ok(applied),
+            other => unreachable!("a command was answered with {other:?}"),
         }
     }
 
     fn range(
         &self,
         query: &RangeQuery,
-        _serializable: bool,
+        serializable: bool,
     ) -> impl Future<Output = Result<(Revision, RangeAnswer), RequestError>> + Send {
-        // What is applied is durable and nobody else writes: every read is linearizable
-        // (`repl R1`).
-        std::future::ready(self.read(query))
+        // R1: what is applied is durable and nobody else writes: every read is linearizable.
+        let at_once = serializable || self.shared.node.lock().reads_locally();
+        let answer = at_once.then(|| self.read(query));
+        async move {
+            match answer {
+                Some(answer) => answer,
+                None => {
+                    self.confirm().await?;
+                    self.read(query)
+                }
+            }
+        }
     }
 
     async fn keep_alive(&self, lease: i64) -> Result<(Revision, i64), RequestError> {
         self.check_running()?;
-        let mut node = self.shared.node.lock();
-        let revision = node.store().revision();
-        Ok((revision, node.keep_alive(self.shared.now(), lease)))
+        let revision = {
+            let mut node = self.shared.node.lock();
+            let revision = node.store().revision();
+            if node.reads_locally() {
+                return Ok((revision, node.keep_alive(self.shared.now(), lease)));
+            }
+            revision
+        };
+        // T4: no renewal counts that a successor does not know to be one.
+        let id = lease;
+        let answer = self.submit(|waiter| Event::KeepAlive { id, waiter })?;
+        match in_time(answer).await? {
+            Done::KeptAlive(ttl_seconds) => Ok((revision, ttl_seconds)),
+            other => unreachable!("a renewal was answered with {other:?}"),
+        }
     }
 
     async fn time_to_live(
@@ -200,7 +226,11 @@ impl Member for SingleMember {
         let bytes = node.state_bytes();
         MemberStatus {
             revision: node.store().revision(),
-            primary: self.identity.member_id,
+            primary: if node.is_active() {
+                self.identity.member_id
+            } else {
+                0
+            },
             log_index: node.last_index(),
             applied_index: node.store().applied().index,
             db_size: bytes.file_bytes.max(1),
@@ -239,6 +269,27 @@ impl Member for SingleMember {
             ready,
         }
     }
+}
+
+/// Waits for an answer as long as a client may have to.
+async fn in_time(answer: oneshot::Receiver<Result<Done, Rejected>>) -> Result<Done, RequestError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+        Ok(answer) => finished(answer),
+        Err(_elapsed) => Err(RequestError::TimedOut),
+    }
+}
+
+fn finished(
+    answer: Result<Result<Done, Rejected>, oneshot::error::RecvError>,
+) -> Result<Done, RequestError> {
+    // A node that goes down drops those who wait.
+    let answer = answer.map_err(|_dropped| RequestError::Stopped)?;
+    answer.map_err(|rejected| match rejected {
+        Rejected::Refused(refusal) => RequestError::Refused(refusal),
+        Rejected::NotPrimary(..) | Rejected::Unavailable => RequestError::NoLeader,
+        Rejected::Unknown => RequestError::TimedOut,
+        Rejected::Busy => RequestError::TooManyRequests,
+    })
 }
 
 /// One client's watch stream at the node.

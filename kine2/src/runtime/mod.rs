@@ -7,6 +7,7 @@ mod log_thread;
 mod member;
 mod metrics;
 mod open;
+mod own_record;
 mod serve;
 mod shared;
 mod state_thread;

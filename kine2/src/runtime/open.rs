@@ -6,17 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use bytes::Bytes;
 use kine2_backend::Options as BackendOptions;
-use kine2_mvcc::{Backend, BackendError, LogPosition, Store, StoreOptions};
-use kine2_node::{LogEntry, Node};
-use kine2_wal::{FileDisk, LogIndex, Recovery, Term, Wal, WalOptions};
+use kine2_mvcc::{Backend, BackendError, Command, LogPosition, Store, StoreOptions};
+use kine2_replication::{History, Loaded};
+use kine2_wal::{Entry, FileDisk, LogIndex, Recovery, Term, Wal, WalOptions};
 use tracing::{info, warn};
 
 use super::identity::{NodeIdentity, random_id};
 use super::log_space::DISK_FULL;
 use super::log_thread::Log;
-use super::shared::Waiter;
+use super::own_record;
 
 /// The log within the data directory.
 pub(super) const LOG_DIR: &str = "store/wal";
@@ -24,13 +23,12 @@ pub(super) const LOG_DIR: &str = "store/wal";
 pub(super) const STATE_DIR: &str = "store/state";
 /// Bytes of log read at once when the state is brought up to it.
 const REPLAY_BYTES: usize = 512 << 10;
-/// Epoch of a node that has never had a peer (`repl section 10`, bootstrap).
-const FIRST_EPOCH: u64 = 1;
-
 /// What opening needs to know.
 #[derive(Clone, Debug)]
 pub(super) struct OpenOptions {
     pub(super) data_dir: PathBuf,
+    /// What a new node is called.
+    pub(super) name: String,
     pub(super) segment_bytes: u64,
     pub(super) backend: BackendOptions,
     pub(super) store: StoreOptions,
@@ -43,8 +41,8 @@ pub(super) struct Opened {
     pub(super) log: Log,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) store: Store,
-    /// The term of what this start appends.
-    pub(super) term: Term,
+    /// This node's half of its unit.
+    pub(super) loaded: Loaded,
 }
 
 /// Opens a data directory, making it if it is new.
@@ -65,24 +63,32 @@ pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
     } else {
         NodeIdentity::load(data_dir)?
     };
+    let (me, durable) = own_record::load(&recovery, identity, &options.name)?;
     let state_dir = data_dir.join(STATE_DIR);
-    let (backend, store) = open_state(&state_dir, options, &log, &recovery)?;
-    let term = next_term(&recovery)?;
-    // A node never goes on in a run that it may have used before it stopped (`repl A5`).
-    let noted = log.set_hard_state(encode_hard_state(term));
+    // Where nobody else has a say, all of the log is committed (`repl A1`).
+    let replayed = own_record::is_alone(&durable).then(|| log.last_index());
+    let (backend, store) = open_state(&state_dir, options, &log, replayed)?;
+    // This start is counted before anything is said in it.
+    let noted = log.set_hard_state(durable.encode());
     noted.and_then(|()| log.sync()).map_err(|error| {
         let hint = if error.is_no_space() { DISK_FULL } else { "" };
         anyhow!(
-            "note the new run in the log in {}: {error}{hint}",
+            "note the start in the log in {}: {error}{hint}",
             log_dir.display()
         )
     })?;
+    let mut history = History::new(log.base());
+    for end in log.term_ends().context("read the log")? {
+        history.push(end);
+    }
+    let committed = LogIndex(store.applied().index);
+    let loaded = Loaded::of_lead(me, durable, history, committed, random_id()?);
     Ok(Opened {
         identity,
         log,
         backend,
         store,
-        term,
+        loaded: loaded.expect("the record has a configuration"),
     })
 }
 
@@ -137,9 +143,9 @@ fn open_state(
     dir: &Path,
     options: &OpenOptions,
     log: &Log,
-    recovery: &Recovery,
+    replayed: Option<LogIndex>,
 ) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
-    let first = recovery.base.index.next();
+    let first = log.first_index();
     let options = &OpenOptions {
         backend: BackendOptions {
             unfinished_is_damage: first == LogIndex(1),
@@ -147,7 +153,7 @@ fn open_state(
         },
         ..options.clone()
     };
-    match try_open_state(dir, options, log) {
+    match try_open_state(dir, options, log, replayed) {
         Ok(opened) => Ok(opened),
         Err(error) if !is_damage(&error) => {
             Err(error.context(format!("open the state in {}", dir.display())))
@@ -166,7 +172,7 @@ fn open_state(
             );
             kine2_backend::destroy(dir)
                 .with_context(|| format!("delete the state in {}", dir.display()))?;
-            try_open_state(dir, options, log)
+            try_open_state(dir, options, log, replayed)
         }
     }
 }
@@ -183,6 +189,7 @@ fn try_open_state(
     dir: &Path,
     options: &OpenOptions,
     log: &Log,
+    replayed: Option<LogIndex>,
 ) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
     let backend = kine2_backend::open(dir, &options.backend)?;
     let mut store = Store::open(Arc::clone(&backend), options.store)?;
@@ -202,115 +209,57 @@ fn try_open_state(
         let what = format!("the state ends with entry {held}, the log begins with {first}");
         return Err(BackendError::Damaged(what).into());
     }
-    replay(&mut store, options.store.cache_bytes, backend.as_ref(), log)?;
+    if let Some(last) = replayed {
+        replay(&mut store, backend.as_ref(), log, last)?;
+    }
     Ok((backend, store))
 }
 
-/// Brings the state up to the log. The backend gets what it lacks step by step, so that a long log
-/// does not have to fit into memory.
+/// Brings the state up to the log's entry `last`, so that damage that this meets is met while the
+/// state can be built again. The backend gets what it lacks step by step, so that a long log does
+/// not have to fit into memory.
 fn replay(
     store: &mut Store,
-    cache_bytes: usize,
     backend: &dyn Backend,
     log: &Log,
+    last: LogIndex,
 ) -> anyhow::Result<()> {
-    let (from, last) = (store.applied().index + 1, log.last_index().0);
+    let from = LogIndex(store.applied().index).next();
     let mut next = from;
-    store.set_cache_bytes(0);
+    store.set_caching(false);
     while next <= last {
         let entries = log
-            .entries(LogIndex(next)..LogIndex(last + 1), REPLAY_BYTES)
+            .entries(next..last.next(), REPLAY_BYTES)
             .context("read the log")?;
-        for entry in entries {
-            let Term { epoch, run } = entry.position.term;
-            let position = LogPosition {
-                epoch,
-                run,
-                index: entry.position.index.0,
-            };
-            Node::<Waiter>::replay(
-                store,
-                &LogEntry {
-                    position,
-                    payload: entry.payload,
-                },
-            )?;
-            next += 1;
+        for Entry { position, payload } in entries {
+            let command = Command::decode(&payload)
+                .with_context(|| format!("log entry {}", position.index))?;
+            let Term { epoch, run } = position.term;
+            let index = position.index.0;
+            // A refusal is an outcome like any other: it was answered when the entry was new.
+            let _ = store.apply(LogPosition { epoch, run, index }, &command)?;
+            next = position.index.next();
         }
         if let Some(batch) = store.take_batch() {
             backend.apply(&batch)?;
             store.batch_applied(batch.revision, batch.record_bytes());
         }
     }
-    store.set_cache_bytes(cache_bytes);
+    store.set_caching(true);
     if last >= from {
-        info!(from, last, "applied the log to the state");
+        info!(%from, %last, "applied the log to the state");
     }
     Ok(())
 }
 
-/// The run after the last one used (`repl A1`, `A5`).
-fn next_term(recovery: &Recovery) -> anyhow::Result<Term> {
-    let used = decode_hard_state(recovery.hard_state.as_deref().unwrap_or_default())?
-        .max(recovery.last.term);
-    let run = used
-        .run
-        .checked_add(1)
-        .context("the run counter is used up")?;
-    Ok(Term {
-        epoch: used.epoch.max(FIRST_EPOCH),
-        run,
-    })
-}
-
-/// `version:u8 epoch:u64 run:u32`, little endian.
-fn encode_hard_state(term: Term) -> Bytes {
-    let mut out = Vec::with_capacity(13);
-    out.push(1);
-    out.extend_from_slice(&term.epoch.to_le_bytes());
-    out.extend_from_slice(&term.run.to_le_bytes());
-    out.into()
-}
-
-fn decode_hard_state(bytes: &[u8]) -> anyhow::Result<Term> {
-    match bytes {
-        [] => Ok(Term::default()),
-        [1, epoch @ .., a, b, c, d] if epoch.len() == 8 => Ok(Term {
-            epoch: u64::from_le_bytes(epoch.try_into().context("eight bytes")?),
-            run: u32::from_le_bytes([*a, *b, *c, *d]),
-        }),
-        [version, ..] => bail!(
-            "the log's hard state has version {version} and {} bytes, expected version 1 and 13",
-            bytes.len()
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use kine2_mvcc::Command;
-    use kine2_wal::Position;
-
     use super::*;
-
-    #[test]
-    fn a5_every_start_has_a_run_of_its_own() {
-        let recovery = |hard_state| Recovery {
-            base: Position::START,
-            last: Position::START,
-            hard_state,
-            torn_tail: None,
-        };
-        let first = next_term(&recovery(None)).unwrap();
-        assert_eq!(first, Term { epoch: 1, run: 1 });
-        let second = next_term(&recovery(Some(encode_hard_state(first)))).unwrap();
-        assert_eq!(second, Term { epoch: 1, run: 2 });
-        assert!(next_term(&recovery(Some(Bytes::from_static(&[9, 0])))).is_err());
-    }
 
     fn options(data_dir: &Path) -> OpenOptions {
         OpenOptions {
             data_dir: data_dir.to_owned(),
+            name: "shop".to_owned(),
             segment_bytes: 1 << 20,
             backend: BackendOptions::default(),
             store: StoreOptions::default(),
@@ -323,10 +272,11 @@ mod tests {
         let mut noop = Vec::new();
         Command::Noop.encode(&mut noop);
         for _ in 0..entries {
-            let placed = opened.log.append(opened.term, &noop).unwrap();
+            let term = Term { epoch: 1, run: 1 };
+            let placed = opened.log.append(term, &noop).unwrap();
             let position = LogPosition {
-                epoch: opened.term.epoch,
-                run: opened.term.run,
+                epoch: term.epoch,
+                run: term.run,
                 index: placed.index.0,
             };
             opened
@@ -345,12 +295,16 @@ mod tests {
     #[test]
     fn a_log_that_lost_its_end_is_not_taken_for_a_state_to_rebuild() {
         let dir = tempfile::tempdir().unwrap();
-        filled(dir.path(), 3);
+        filled(dir.path(), 1);
         let wal = dir.path().join("store/wal");
-        std::fs::remove_dir_all(&wal).unwrap();
         let old = tempfile::tempdir().unwrap();
-        filled(old.path(), 1);
-        std::fs::rename(old.path().join("store/wal"), &wal).unwrap();
+        for file in std::fs::read_dir(&wal).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), old.path().join(file.file_name())).unwrap();
+        }
+        filled(dir.path(), 2);
+        std::fs::remove_dir_all(&wal).unwrap();
+        std::fs::rename(old.path(), &wal).unwrap();
         let error = format!("{:#}", open(&options(dir.path())).unwrap_err());
         assert!(
             error.contains("state has entry 3") && error.contains("log ends with 1"),

@@ -7,10 +7,11 @@ use anyhow::{Context, bail};
 use kine2_etcd_api::{Identity, Limits, ServeConfig as ApiConfig, Server};
 use kine2_mvcc::{StoreOptions, WatchOptions};
 use kine2_node::{Node, NodeOptions};
+use kine2_replication::Timers;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
-use super::driver::{drive, settle};
+use super::driver::{activate, drive, settle};
 use super::identity::random_id;
 use super::log_space::LogSpace;
 use super::log_thread::LogThread;
@@ -44,6 +45,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) fn serve(config: ServeConfig, ready: impl FnOnce()) -> anyhow::Result<()> {
     let started = Instant::now();
     let opened = open(&OpenOptions {
+        name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         segment_bytes: config.segment_bytes,
         backend: kine2_backend::Options {
@@ -83,13 +85,11 @@ async fn run(
         log,
         backend,
         store,
-        term,
+        loaded,
     } = opened;
     let (now, revision) = (started.elapsed(), store.revision());
     let options = NodeOptions {
         member_id: identity.member_id,
-        epoch: term.epoch,
-        run: term.run,
         quota_bytes: config.quota_bytes,
         command_bytes_max: log.max_payload_bytes(),
         lease_ttl_min: LEASE_TTL_MIN,
@@ -104,9 +104,10 @@ async fn run(
             seed: random_id()?,
             ..WatchOptions::default()
         },
+        timers: Timers::default(),
         seed: random_id()?,
     };
-    let mut node = Node::new(options, store, now);
+    let mut node = Node::new(options, loaded, store, now);
     node.set_state_bytes(backend.stats()?);
     let shared = Arc::new(Shared::new(node, config.data_dir.clone(), started));
     let metrics = Arc::new(RuntimeMetrics::default());
@@ -115,6 +116,7 @@ async fn run(
         .context("start the log thread")?;
     let state = StateThread::spawn(backend, Arc::clone(&shared), Arc::clone(&metrics))
         .context("start the state thread")?;
+    activate(&shared, &log, &state).await?;
     let member = SingleMember::new(
         Arc::clone(&shared),
         state.handle(),
@@ -125,7 +127,6 @@ async fn run(
             peer_urls: config.advertise_client.clone(),
             client_urls: config.advertise_client.clone(),
         },
-        term.epoch,
         config.quota_bytes,
         metrics,
     );

@@ -3,23 +3,28 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kine2_mvcc::{Applied, BackendError, BackendStats, LogPosition, Refusal, StreamId};
-use kine2_node::Node;
-use kine2_wal::WalError;
+use kine2_mvcc::{BackendError, BackendStats, LogPosition, StreamId};
+use kine2_node::{Done, LogReader, Node, Rejected};
+use kine2_replication::WriteId;
+use kine2_wal::{Entry, Position, WalError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-/// Who waits for a command's answer.
-pub(super) type Waiter = oneshot::Sender<Result<Applied, Refusal>>;
+/// Who waits for an answer.
+pub(super) type Waiter = oneshot::Sender<Result<Done, Rejected>>;
 
 /// What a disk thread has finished.
 #[derive(Debug)]
 pub(super) enum Finished {
-    /// The log batch is durable.
-    Logged(Result<(), WalError>),
+    /// The log's writes up to this one are durable.
+    Logged(Result<WriteId, WalError>),
+    /// Entries were read from the log: the position before them, and they.
+    LogRead(LogReader, Result<(Position, Vec<Entry>), WalError>),
+    /// The log begins after this position now.
+    LogCut(Position),
     /// Whether the disk has no room for the log's next segment; told when it changes.
     LogFull(bool),
     /// The state batch is applied.
@@ -43,12 +48,15 @@ pub(super) struct Shared {
     wake: Notify,
     streams: Mutex<BTreeMap<StreamId, Arc<Notify>>>,
     stopped: AtomicBool,
+    /// The epoch of the configuration, which response headers show as `raft_term`.
+    term: AtomicU64,
     started: Instant,
 }
 
 impl Shared {
     pub(super) fn new(node: Node<Waiter>, data_dir: PathBuf, started: Instant) -> Self {
         Self {
+            term: AtomicU64::new(node.unit().config().epoch.0),
             node: Mutex::new(node),
             data_dir,
             finished: Mutex::new(Vec::new()),
@@ -57,6 +65,14 @@ impl Shared {
             stopped: AtomicBool::new(false),
             started,
         }
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.term.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_term(&self, epoch: u64) {
+        self.term.store(epoch, Ordering::Relaxed);
     }
 
     /// The node's monotonic clock.

@@ -120,15 +120,17 @@ mod tests {
     use kine2_backend::mem::MemBackend;
     use kine2_mvcc::{Store, StoreOptions, WatchOptions};
     use kine2_node::{Node, NodeOptions};
+    use kine2_replication::{History, Loaded, Timers};
+    use kine2_wal::{LogIndex, Position, Recovery};
 
     use super::*;
+    use crate::runtime::identity::NodeIdentity;
+    use crate::runtime::own_record;
 
     fn shared(backend: &Arc<MemBackend>) -> Arc<Shared> {
         let store = Store::open(Arc::clone(backend) as _, StoreOptions::default()).unwrap();
         let options = NodeOptions {
             member_id: 1,
-            epoch: 1,
-            run: 1,
             quota_bytes: 0,
             command_bytes_max: 1 << 20,
             lease_ttl_min: Duration::from_secs(2),
@@ -139,9 +141,23 @@ mod tests {
             checkpoint_interval: Duration::from_secs(30),
             unsaved_bytes_max: 1 << 20,
             watch: WatchOptions::default(),
+            timers: Timers::default(),
             seed: 1,
         };
-        let node = Node::new(options, store, Duration::ZERO);
+        let identity = NodeIdentity {
+            cluster_id: 1,
+            member_id: 1,
+        };
+        let recovery = Recovery {
+            base: Position::START,
+            last: Position::START,
+            hard_state: None,
+            torn_tail: None,
+        };
+        let (me, durable) = own_record::load(&recovery, identity, "shop").unwrap();
+        let history = History::new(Position::START);
+        let loaded = Loaded::of_lead(me, durable, history, LogIndex(0), 1).unwrap();
+        let node = Node::new(options, loaded, store, Duration::ZERO);
         Arc::new(Shared::new(node, std::path::PathBuf::new(), Instant::now()))
     }
 

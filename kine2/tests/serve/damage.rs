@@ -216,21 +216,23 @@ fn a_damaged_state_is_refused_by_name_where_the_log_was_cut() {
 #[test]
 fn a_log_that_lost_entries_which_the_state_has_is_refused() {
     let original = Original::new(40);
+    // An old image of the log beside the state of today.
+    let older = original.copy();
+    let server = Server::start(&original.dir.path().join("data")).unwrap();
+    run(async {
+        let client = server.client().await;
+        for n in 0..40 {
+            client
+                .put(format!("/later/{n}"), vec![1; 100])
+                .await
+                .unwrap();
+        }
+    });
+    server.stop();
     let copy = original.copy();
     let wal = copy.path().join("data/store/wal");
-    let segment = fs::read_dir(&wal)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "wal"))
-        .min()
-        .unwrap();
-    // An old image of the log beside the state of today.
-    let older = Original::new(10);
-    for entry in fs::read_dir(&wal).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
-    }
-    copy_dir(&older.dir.path().join("data/store/wal"), &wal);
-    assert!(segment.exists());
+    fs::remove_dir_all(&wal).unwrap();
+    copy_dir(&older.path().join("data/store/wal"), &wal);
     let said = Server::start(&copy.path().join("data")).unwrap_err();
     assert!(said.contains("missing from the log"), "{said}");
     assert!(state_file(&copy).exists());

@@ -1,18 +1,18 @@
 //! A state that turns out to be damaged while the node serves.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::common::{FakeLog, alone, options};
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
-    Alarm, AlarmChange, AlarmKind, Applied, Backend, BackendError, BackendStats, ChangeId, Command,
-    Held, HistoryPage, KeyRange, LogPosition, Meta, Put, RangeQuery, ReadError, Record, Refusal,
-    Revision, StateBatch, Store, StoreOptions, WatchOptions,
+    Alarm, AlarmChange, AlarmKind, Backend, BackendError, BackendStats, ChangeId, Command, Held,
+    HistoryPage, KeyRange, LogPosition, Meta, Put, RangeQuery, ReadError, Record, Refusal,
+    Revision, StateBatch, Store, StoreOptions,
 };
-use kine2_node::{Event, Node, NodeOptions};
+use kine2_node::{Done, Event, Node, NodeOptions, Rejected, STORE, Work};
+use kine2_replication::{Event as ReplicaEvent, LogIndex};
 
 /// A backend whose records fail their checksums when it is told so.
 #[derive(Debug, Default)]
@@ -67,35 +67,29 @@ impl Backend for Rotting {
 struct Bench {
     node: Node<u32>,
     backend: Arc<Rotting>,
-    answers: Vec<(u32, Result<Applied, Refusal>)>,
+    log: FakeLog,
+    answers: Vec<(u32, Result<Done, Rejected>)>,
     told: Vec<String>,
 }
 
 impl Bench {
-    fn over(backend: Arc<Rotting>) -> Self {
+    fn over(backend: Arc<Rotting>, mut log: FakeLog) -> Self {
         let store = Store::open(Arc::clone(&backend) as _, StoreOptions::default()).unwrap();
         let options = NodeOptions {
-            member_id: 1,
-            epoch: 1,
-            run: 1,
-            quota_bytes: 0,
-            command_bytes_max: 1 << 20,
-            lease_ttl_min: Duration::from_secs(2),
             save_bytes: 0,
-            save_delay: Duration::ZERO,
-            checkpoint_bytes: 1 << 30,
-            checkpoint_entries: u64::MAX,
-            checkpoint_interval: Duration::from_secs(3),
-            unsaved_bytes_max: 64 << 20,
-            watch: WatchOptions::default(),
-            seed: 1,
+            ..options()
         };
-        Self {
-            node: Node::new(options, store, Duration::ZERO),
+        let applied = LogIndex(store.applied().index);
+        let mut bench = Self {
+            node: Node::new(options, log.load(applied), store, Duration::ZERO),
             backend,
+            log,
             answers: Vec::new(),
             told: Vec::new(),
-        }
+        };
+        bench.finish();
+        assert!(bench.node.reads_locally());
+        bench
     }
 
     fn submit(&mut self, waiter: u32, command: Command) {
@@ -106,11 +100,18 @@ impl Bench {
     /// Everything that is under way is done.
     fn finish(&mut self) {
         for _ in 0..3 {
-            let output = self.node.take_output(Duration::ZERO);
+            let output = self.node.take_output(Duration::ZERO).unwrap();
             self.answers.extend(output.answers);
             self.told.extend(output.damage);
-            if !output.persist.is_empty() {
-                self.node.apply(Duration::ZERO, Event::Persisted).unwrap();
+            for work in output.work {
+                if let Work::Write(write) = work {
+                    self.log.write(write);
+                }
+            }
+            if let Some(through) = self.log.flush() {
+                let part = STORE.into();
+                let written = Event::Replica(ReplicaEvent::Written { part, through });
+                self.node.apply(Duration::ZERO, written).unwrap();
             }
             if let Some(batch) = output.state {
                 self.backend.apply(&batch).unwrap();
@@ -137,12 +138,12 @@ fn put(key: &'static str) -> Command {
 
 #[test]
 fn s53_damage_that_a_read_meets_is_told_once_and_stops_writes() {
-    let mut bench = Bench::over(Arc::default());
+    let mut bench = Bench::over(Arc::default(), FakeLog::new("a", &alone("a")));
     bench.submit(1, put("a"));
     bench.submit(2, put("b"));
     bench.finish();
     // With nothing in its cache.
-    let mut bench = Bench::over(bench.backend);
+    let mut bench = Bench::over(bench.backend, bench.log);
     assert_eq!(bench.read("a").unwrap(), 1);
 
     bench.backend.is_rotten.store(true, Ordering::Relaxed);
@@ -154,7 +155,7 @@ fn s53_damage_that_a_read_meets_is_told_once_and_stops_writes() {
     assert!(bench.read("b").is_err());
     bench.finish();
     assert_eq!(bench.told, ["block 7: bad checksum"]);
-    assert_eq!(bench.answers, [(3, Err(Refusal::Corrupt))]);
+    assert_eq!(bench.answers, [(3, Err(Refusal::Corrupt.into()))]);
     let alarm = Alarm {
         member_id: 1,
         kind: AlarmKind::Corrupt,

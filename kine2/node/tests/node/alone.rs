@@ -1,58 +1,32 @@
-//! A node driven by hand: what it asks for, and when.
-
-#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+//! A node that is a unit by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{FakeLog, alone, options};
 use bytes::Bytes;
 use kine2_backend::Backend;
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
-    Alarm, AlarmChange, AlarmKind, Applied, Command, Compact, Compare, Delete, KeyRange,
-    LeaseGrant, Operand, Put, RangeQuery, Refusal, Relation, StateBatch, Store, StoreOptions, Txn,
-    WatchOptions,
+    Alarm, AlarmChange, AlarmKind, Command, Compact, Compare, Delete, KeyRange, LeaseGrant,
+    Operand, Put, RangeQuery, Refusal, Relation, StateBatch, Store, StoreOptions, Txn,
 };
-use kine2_node::{Event, LogEntry, Node, NodeOptions, QUEUE_BYTES_MAX};
+use kine2_node::{Done, Event, Node, NodeOptions, QUEUE_BYTES_MAX, Rejected, STORE, Work};
+use kine2_replication::{Act, Event as ReplicaEvent, LogIndex, WriteId};
 
 /// Records a slice of a compaction frees at most.
 const SLICE_MAX: usize = 200;
-
-/// Bytes of records the backend gets at once.
-const SAVE_BYTES: usize = 64 << 10;
 
 /// A node, a log that is durable when the test says so, and a backend that is as slow as it wants.
 struct Bench {
     node: Node<u32>,
     backend: Arc<MemBackend>,
     now: Duration,
-    /// Entries handed to the log and not yet durable.
-    logging: usize,
-    /// All entries handed to the log.
-    log: Vec<LogEntry>,
+    log: FakeLog,
     batch: Option<StateBatch>,
     checkpointing: bool,
-    answers: Vec<(u32, Result<Applied, Refusal>)>,
-    cuts: Vec<u64>,
-}
-
-fn options(save_delay: Duration) -> NodeOptions {
-    NodeOptions {
-        member_id: 1,
-        epoch: 1,
-        run: 1,
-        quota_bytes: 0,
-        command_bytes_max: 1 << 20,
-        lease_ttl_min: Duration::from_secs(2),
-        save_bytes: SAVE_BYTES,
-        save_delay,
-        checkpoint_bytes: 1 << 30,
-        checkpoint_entries: u64::MAX,
-        checkpoint_interval: Duration::from_secs(3),
-        unsaved_bytes_max: 64 << 20,
-        watch: WatchOptions::default(),
-        seed: 1,
-    }
+    answers: Vec<(u32, Result<Done, Rejected>)>,
+    cuts: Vec<LogIndex>,
 }
 
 impl Bench {
@@ -65,24 +39,46 @@ impl Bench {
         Self::over(Arc::new(MemBackend::default()), save_delay)
     }
 
-    /// A node that starts with what this one has saved.
+    /// A node that starts with what this one has saved, and its log.
     fn restart(self) -> Self {
-        Self::over(self.backend, Duration::ZERO)
+        let mut bench = Self::start(self.backend, Duration::ZERO, self.log);
+        bench.activate();
+        bench
     }
 
     fn over(backend: Arc<MemBackend>, save_delay: Duration) -> Self {
+        let mut bench = Self::start(backend, save_delay, FakeLog::new("a", &alone("a")));
+        bench.activate();
+        bench
+    }
+
+    fn start(backend: Arc<MemBackend>, save_delay: Duration, mut log: FakeLog) -> Self {
         let store = Store::open(Arc::clone(&backend) as _, StoreOptions::default()).unwrap();
+        let loaded = log.load(LogIndex(store.applied().index));
+        let options = NodeOptions {
+            save_delay,
+            ..options()
+        };
         Self {
-            node: Node::new(options(save_delay), store, Duration::ZERO),
+            node: Node::new(options, loaded, store, Duration::ZERO),
             backend,
             now: Duration::ZERO,
-            logging: 0,
-            log: Vec::new(),
+            log,
             batch: None,
             checkpointing: false,
             answers: Vec::new(),
             cuts: Vec::new(),
         }
+    }
+
+    /// Until it serves what is in its log.
+    fn activate(&mut self) {
+        for _ in 0..10 {
+            self.turn();
+            self.persist();
+            self.save();
+        }
+        assert!(self.node.reads_locally());
     }
 
     fn apply(&mut self, event: Event<u32>) {
@@ -96,10 +92,24 @@ impl Bench {
     /// A tick, and what the node wants done then.
     fn turn(&mut self) {
         self.apply(Event::Tick);
-        let output = self.node.take_output(self.now);
+        let output = self.node.take_output(self.now).unwrap();
         self.node.next_wake(self.now);
-        self.logging += output.persist.len();
-        self.log.extend(output.persist);
+        for work in output.work {
+            match work {
+                Work::Write(write) => self.log.write(write),
+                Work::ReadLog(wanted) => {
+                    let (prev, entries) = self.log.read(&wanted);
+                    let reader = wanted.reader;
+                    self.apply(Event::LogRead {
+                        reader,
+                        prev,
+                        entries,
+                    });
+                }
+                Work::Act(Act::Serve { .. } | Act::Notice(_)) => {}
+                other => panic!("a unit of one wants {other:?}"),
+            }
+        }
         self.answers.extend(output.answers);
         self.cuts.extend(output.cut_below);
         if let Some(batch) = output.state {
@@ -112,8 +122,9 @@ impl Bench {
     }
 
     fn persist(&mut self) {
-        if std::mem::take(&mut self.logging) > 0 {
-            self.apply(Event::Persisted);
+        if let Some(through) = self.log.flush() {
+            let part = STORE.into();
+            self.apply(Event::Replica(ReplicaEvent::Written { part, through }));
         }
     }
 
@@ -260,7 +271,10 @@ fn changes_are_gathered_for_the_backend() {
 
     let mut bytes = 0;
     while bench.batch.is_none() {
-        assert!(bytes < 2 * SAVE_BYTES, "it is not gathered without end");
+        assert!(
+            bytes < 2 * options().save_bytes,
+            "it is not gathered without end"
+        );
         commit(&mut bench, "a");
         bytes += 20;
     }
@@ -355,17 +369,19 @@ fn a_stuck_backend_finds_no_heap_of_removals_and_the_node_does_not_spin() {
 #[test]
 fn who_waits_is_dropped_when_a_disk_has_failed() {
     let waiting = Arc::new(());
-    let mut node = Node::new(
-        options(Duration::ZERO),
-        Store::open(Arc::new(MemBackend::default()), StoreOptions::default()).unwrap(),
-        Duration::ZERO,
-    );
+    let store = Store::open(Arc::new(MemBackend::default()), StoreOptions::default()).unwrap();
+    let mut log = FakeLog::new("a", &alone("a"));
+    let mut node = Node::new(options(), log.load(LogIndex(0)), store, Duration::ZERO);
+    let part = STORE.into();
+    let through = WriteId(1);
+    let written = Event::Replica(ReplicaEvent::Written { part, through });
+    node.apply(Duration::ZERO, written).unwrap();
     for key in ["logged", "queued"] {
         let waiter = Arc::clone(&waiting);
         let command = put(key);
         node.apply(Duration::ZERO, Event::Submit { command, waiter })
             .unwrap();
-        node.take_output(Duration::ZERO);
+        node.take_output(Duration::ZERO).unwrap();
     }
     assert_eq!(Arc::strong_count(&waiting), 3);
     node.abandon();
@@ -408,7 +424,7 @@ fn a_command_that_the_log_does_not_take_is_refused_before_it() {
     bench.submit(1, reading_txn(1 << 20));
     bench.submit(2, reading_txn(1_000_000));
     bench.finish();
-    assert_eq!(bench.answers[0], (1, Err(Refusal::TooLarge)));
+    assert_eq!(bench.answers[0], (1, Err(Refusal::TooLarge.into())));
     assert!(bench.answers[1].1.is_ok());
 }
 
@@ -512,7 +528,7 @@ fn s53_while_the_log_is_full_only_what_needs_space_is_refused() {
     };
     let refused = |bench: &Bench, waiter| {
         let mut answers = bench.answers.iter();
-        answers.any(|answer| *answer == (waiter, Err(Refusal::NoSpace)))
+        answers.any(|answer| *answer == (waiter, Err(Refusal::NoSpace.into())))
     };
     let mut bench = Bench::new();
     bench.submit(1, put("a"));
@@ -615,18 +631,12 @@ fn s01_13766_after_a_crash_every_write_counts_once_however_far_the_state_had_com
             }
         }
         // The crash: what the engine was given last may be lost, the log is not.
-        let mut store = Store::open(bench.backend as _, StoreOptions::default()).unwrap();
-        let applied = store.applied().index;
-        for entry in bench
-            .log
-            .iter()
-            .filter(|entry| entry.position.index > applied)
-        {
-            Node::<u32>::replay(&mut store, entry).unwrap();
-        }
+        let mut bench = bench.restart();
         let writes = i64::try_from(WRITES).unwrap();
+        let store = bench.node.store();
         assert_eq!(store.revision().0, 1 + writes, "{saved} saved");
-        let answer = store
+        let (_, answer) = bench
+            .node
             .range(&RangeQuery::all(KeyRange::single("a".into())))
             .unwrap();
         assert_eq!(answer.records[0].view().version, writes);
