@@ -5,3 +5,4 @@
 mod alone;
 mod common;
 mod damage;
+mod pair;
