@@ -99,8 +99,8 @@ impl Unit {
         }
     }
 
-    /// K7: the lead is mirrored, some part is away, and the peer is in sync for every part served
-    /// here.
+    /// K7: the lead is mirrored, some part is away at the peer as it is now, and the peer is in sync
+    /// for every part served here. What only a node had that is gone is given back to nobody.
     fn can_give_back(&self) -> bool {
         let config = &self.hard.config;
         let mut parts = config.in_sync.keys();
@@ -108,7 +108,12 @@ impl Unit {
             && !mutated(Mutation::NoSwapBack)
             && self.acts_as_primary()
             && config.standing(&config.lead) == Some(Standing::Mirror)
-            && parts.any(|name| config.standing(name) == Some(Standing::Away))
+            && parts.any(|name| {
+                let away = config.standing(name) == Some(Standing::Away);
+                away && self
+                    .config_peer()
+                    .is_some_and(|peer| config.has(name, peer))
+            })
             && self.peer_has_all_served()
             && self.parts.get(&config.lead).is_some_and(|part| part.active)
     }
