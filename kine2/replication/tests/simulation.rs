@@ -61,6 +61,7 @@ fn the_invariants_hold_under_every_seed() {
         ("abdications", counts.abdications, 1),
         ("changes of the arbiter", counts.moves, 5),
         ("snapshots", counts.snapshots, 20),
+        ("losses that were accepted", counts.forced, 5),
         ("commits in doubt", counts.joint_commits, 20),
     ];
     for (what, count, least) in reached {

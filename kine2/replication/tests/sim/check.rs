@@ -142,6 +142,7 @@ impl Sim {
             }
             if config.reason == Reason::Force {
                 self.accept_loss(&config);
+                self.forcing = false;
             }
             self.last_config = Some(config.clone());
             if self.plan.calm {
@@ -153,6 +154,9 @@ impl Sim {
         } else {
             self.strike(&config);
             self.roll_on();
+        }
+        if self.forcing {
+            return;
         }
         let nodes = &self.nodes;
         self.truth

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kine2_replication::{
-    Arbiter, Command, Event, HardState, Incarnation, Link, LogIndex, NodeRef, PartName, WitnessId,
+    Arbiter, Command, Event, HardState, Incarnation, Link, LogIndex, NodeRef, PartName, Standing,
+    WitnessId,
 };
 
 use super::disk::{Disk, Image};
@@ -285,6 +286,35 @@ impl Sim {
             self.run_until(20_000, "REC3: one node goes on", |sim| sim.is_served(&part));
             self.must_write(&part);
         }
+        if self.rng.percent(40) {
+            self.force(n);
+        }
+    }
+
+    /// The last node in sync is lost, too; the operator accepts what the other one, `n`, lacks. From
+    /// then on its history is the one that counts.
+    fn force(&mut self, n: usize) {
+        self.crash(1 - n);
+        self.start(n);
+        self.run_for(ms(6000));
+        let lead = store();
+        assert!(!self.is_served(&lead), "an outdated node serves by itself");
+        let without_witness = self.rng.percent(30);
+        let kept = self.nodes[n].disks[&lead].durable.clone();
+        self.truth.forced(&lead, &kept);
+        self.forcing = true;
+        self.command(n, Command::PromoteForce { without_witness });
+        self.run_until(20_000, "a forced node serves the lead", |sim| {
+            sim.is_served(&lead)
+        });
+        self.must_write(&lead);
+        // The other one joins again, empty.
+        self.replace(1 - n);
+        self.start(1 - n);
+        self.run_until(20_000, "after force the lead is mirrored again", |sim| {
+            sim.config().standing(&lead) == Some(Standing::Mirror)
+        });
+        self.must_write(&lead);
     }
 
     /// A write to the part is committed soon.

@@ -102,6 +102,8 @@ pub struct Sim {
     /// Disks that are slow.
     pub slow: BTreeSet<(usize, PartName)>,
     pub parts: Vec<PartName>,
+    /// A loss was accepted, and the configuration that says so is on its way.
+    forcing: bool,
     /// What is waited for.
     ambush: Option<Ambush>,
     /// No random faults until then: an ambush goes its way.
@@ -227,6 +229,7 @@ impl Sim {
             backup: BTreeMap::new(),
             slow: BTreeSet::new(),
             parts,
+            forcing: false,
             ambush: None,
             quiet_until: Duration::ZERO,
             rolling: None,

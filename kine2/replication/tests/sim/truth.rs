@@ -38,6 +38,8 @@ pub struct Counts {
     pub snapshots: u64,
     pub joint_commits: u64,
     pub crashes: u64,
+    /// Parts of which a loss was accepted.
+    pub forced: u64,
 }
 
 impl Counts {
@@ -58,6 +60,7 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.joint_commits += other.joint_commits;
         self.crashes += other.crashes;
+        self.forced += other.forced;
     }
 }
 
@@ -86,8 +89,11 @@ impl Truth {
 
     /// The operator accepted the loss of what this image lacks.
     pub fn forced(&mut self, part: &PartName, image: &Image) {
-        let positions = image.entries.iter().map(|entry| entry.position);
-        self.history.insert(part.clone(), positions.collect());
+        self.counts.forced += 1;
+        let history = self.history.entry(part.clone()).or_default();
+        // What was given up for a checkpoint was exposed, so it is a prefix of both.
+        history.truncate(usize::try_from(image.base.index.0).unwrap());
+        history.extend(image.entries.iter().map(|entry| entry.position));
     }
 
     /// P1: one committing primary for each configuration and part.
