@@ -71,10 +71,10 @@ impl Leases {
         self.clock.stop(id);
     }
 
-    /// T4: the new time counts from `arrived`, when the renewal came. Answers whether the lease is
-    /// alive.
-    pub(crate) fn renew(&mut self, id: i64, ttl_seconds: i64, arrived: Duration) -> bool {
-        self.clock.renew(id, seconds(ttl_seconds), arrived)
+    /// T4: the new time counts from `now`, when the renewal is answered. Answers whether the lease
+    /// is alive.
+    pub(crate) fn renew(&mut self, id: i64, ttl_seconds: i64, now: Duration) -> bool {
+        self.clock.renew(id, seconds(ttl_seconds), now)
     }
 
     pub(crate) fn remaining(&self, id: i64, now: Duration) -> Option<Duration> {
@@ -124,6 +124,8 @@ impl Leases {
     /// T3: renewals may have been waiting for us all that time.
     pub(crate) fn on_stall(&mut self, stall: Duration) {
         self.clock.extend_all(stall);
+        // It is no silence of the peer besides.
+        self.confirmed = self.confirmed.saturating_add(stall);
     }
 
     /// T3: until `confirmed` nobody else had become primary. After a silence, in which renewals

@@ -99,15 +99,7 @@ impl<W> Node<W> {
             }
             Event::Read { waiter } => self.ask(now, Read::Client(waiter)),
             Event::KeepAlive { id, waiter } => {
-                let arrived = now;
-                self.ask(
-                    now,
-                    Read::KeepAlive {
-                        id,
-                        arrived,
-                        waiter,
-                    },
-                );
+                self.ask(now, Read::KeepAlive { id, waiter });
             }
             Event::Replica(event) => self.on_replica(now, event),
             Event::LogRead {
@@ -266,9 +258,9 @@ impl<W> Node<W> {
         }
     }
 
-    pub(crate) fn on_answer(&mut self, request: RequestId, answer: Answer) {
+    pub(crate) fn on_answer(&mut self, now: Duration, request: RequestId, answer: Answer) {
         if let Some(read) = self.reads.take(request) {
-            return self.on_read_answer(read, answer);
+            return self.on_read_answer(now, read, answer);
         }
         let (waiter, rejected) = match answer {
             // It was answered when it was applied.
@@ -286,7 +278,7 @@ impl<W> Node<W> {
         }
     }
 
-    fn on_read_answer(&mut self, read: Read<W>, answer: Answer) {
+    fn on_read_answer(&mut self, now: Duration, read: Read<W>, answer: Answer) {
         let rejected = match answer {
             Answer::ReadAt(_) => None,
             Answer::NotPrimary(config, primary) => Some(Rejected::NotPrimary(config, primary)),
@@ -297,17 +289,11 @@ impl<W> Node<W> {
         };
         let (waiter, answer) = match (read, rejected) {
             (Read::Client(waiter), None) => (waiter, Ok(Done::Readable)),
-            (
-                Read::KeepAlive {
-                    id,
-                    arrived,
-                    waiter,
-                },
-                None,
-            ) => {
+            (Read::KeepAlive { id, waiter }, None) => {
                 // T4: only the primary's clock counts; R3 may have confirmed another node's read.
+                // The time counts from the answer: it may have stood still since the request.
                 let answer = if self.is_active() {
-                    Ok(Done::KeptAlive(self.renew(id, arrived)))
+                    Ok(Done::KeptAlive(self.renew(id, now)))
                 } else {
                     Err(self.not_primary())
                 };
@@ -468,7 +454,9 @@ impl<W> Node<W> {
     /// When a lease expires next. A corrupt store refuses to revoke any (`etcd S53`).
     fn next_expiry(&self) -> Option<Duration> {
         let is_corrupt = self.store.has_alarm(AlarmKind::Corrupt);
-        let due = self.leases.next_expiry().filter(|_| !is_corrupt)?;
+        // A node whose disk failed is not told any more that it does not serve.
+        let expires = self.is_active() && !is_corrupt;
+        let due = self.leases.next_expiry().filter(|_| expires)?;
         // While it is being confirmed there is nothing to wake up for.
         (!self.leases.is_confirming).then_some(due)
     }

@@ -40,6 +40,9 @@ pub(crate) struct Proposals<W> {
     first_request: RequestId,
     /// Without a gap; those before its first are on disk only.
     logged: VecDeque<Logged<W>>,
+    /// Entries read from the disk to be applied next, without a gap. They need not reach the first
+    /// of `logged`: a read ends after so many bytes.
+    read: VecDeque<Logged<W>>,
 }
 
 impl<W> Proposals<W> {
@@ -49,6 +52,7 @@ impl<W> Proposals<W> {
             proposed: VecDeque::new(),
             first_request: RequestId(1),
             logged: VecDeque::new(),
+            read: VecDeque::new(),
         }
     }
 
@@ -130,12 +134,7 @@ impl<W> Proposals<W> {
 
     /// Entries that were read from the log, to be applied before those in memory.
     pub(crate) fn on_read(&mut self, entries: &[Entry]) -> Result<(), NodeError> {
-        for entry in entries.iter().rev() {
-            let next = self.logged.front().map(|first| first.position.index);
-            if next.is_none_or(|next| next == entry.position.index.0 + 1) {
-                self.logged.push_front(decode(entry)?);
-            }
-        }
+        self.read = entries.iter().map(decode).collect::<Result<_, _>>()?;
         Ok(())
     }
 
@@ -143,11 +142,13 @@ impl<W> Proposals<W> {
     pub(crate) fn on_truncated(&mut self, last: Position) {
         let is_gone = |logged: &mut Logged<W>| logged.position.index > last.index.0;
         while self.logged.pop_back_if(is_gone).is_some() {}
+        while self.read.pop_back_if(is_gone).is_some() {}
     }
 
     /// The log begins anew.
     pub(crate) fn on_reset(&mut self) {
         self.logged.clear();
+        self.read.clear();
     }
 
     /// Index of the first entry in memory.
@@ -157,10 +158,11 @@ impl<W> Proposals<W> {
             .map(|logged| LogIndex(logged.position.index))
     }
 
-    /// The entry with this index, if it is the first in memory.
+    /// The entry with this index, if it is in memory and none before it is.
     pub(crate) fn pop_logged(&mut self, index: u64) -> Option<Logged<W>> {
-        self.logged
-            .pop_front_if(|logged| logged.position.index == index)
+        let is_it = |logged: &mut Logged<W>| logged.position.index == index;
+        let read = self.read.pop_front_if(is_it);
+        read.or_else(|| self.logged.pop_front_if(is_it))
     }
 
     /// A proposal was not ordered: who waited for it.

@@ -14,12 +14,7 @@ pub(crate) enum Read<W> {
     /// A client's read.
     Client(W),
     /// A client's renewal of a lease (`repl T4`).
-    KeepAlive {
-        id: i64,
-        /// When it came.
-        arrived: Duration,
-        waiter: W,
-    },
+    KeepAlive { id: i64, waiter: W },
     /// The expiry of the leases that were due then (`repl T3`).
     Expiry { asked: Duration },
 }

@@ -112,11 +112,11 @@ impl<W> Node<W> {
         self.renew(id, now)
     }
 
-    pub(crate) fn renew(&mut self, id: i64, arrived: Duration) -> i64 {
+    pub(crate) fn renew(&mut self, id: i64, now: Duration) -> i64 {
         let Some(ttl_seconds) = self.store.lease_ttl(id) else {
             return 0;
         };
-        let renewed = self.leases.renew(id, ttl_seconds, arrived);
+        let renewed = self.leases.renew(id, ttl_seconds, now);
         if renewed { ttl_seconds } else { 0 }
     }
 

@@ -27,7 +27,7 @@ impl<W> Node<W> {
                         return Ok(());
                     }
                 }
-                Act::Answer { request, answer } => self.on_answer(request, answer),
+                Act::Answer { request, answer } => self.on_answer(now, request, answer),
                 Act::ReadLog {
                     part,
                     from,
