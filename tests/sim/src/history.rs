@@ -29,6 +29,8 @@ pub enum Ask {
     Grant(LeaseId),
     /// A lease ended, with its keys: by a client, or by time.
     Revoke(LeaseId),
+    /// A lease made to live longer: no part of what is judged by order.
+    Renew(LeaseId),
 }
 
 /// A key set.
@@ -131,6 +133,8 @@ pub enum Reply {
     Granted,
     /// The lease and its keys are gone.
     Revoked(i64),
+    /// The lease lives so many seconds from now; 0 if there is none.
+    Renewed(i64),
     /// No such lease.
     LeaseNotFound,
 }
@@ -165,30 +169,49 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// Revisions that a watch of all keys told of.
     pub watched: BTreeMap<i64, Changes>,
+    /// Revisions that wrote values, as watches of single keys told.
+    pub glimpsed: BTreeMap<Value, i64>,
 }
 
 impl Ask {
     /// Whether it can change anything.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        !matches!(self, Self::Get(_))
+        !matches!(self, Self::Get(_) | Self::Renew(_))
     }
 
     /// The values it may write.
     pub fn values(&self) -> impl Iterator<Item = Value> {
+        self.puts().map(|put| put.value)
+    }
+
+    /// Whether it speaks of this lease.
+    #[must_use]
+    pub fn names_lease(&self, lease: LeaseId) -> bool {
+        match self {
+            Self::Grant(id) | Self::Revoke(id) | Self::Renew(id) => *id == lease,
+            Self::Get(_) | Self::Put(_) | Self::Delete(_) | Self::Txn(_) => {
+                self.puts().any(|put| put.lease == lease)
+            }
+        }
+    }
+
+    fn puts(&self) -> impl Iterator<Item = Put> {
         let (alone, steps) = match self {
             Self::Put(put) => (Some(*put), Vec::new()),
             Self::Txn(txn) => (
                 None,
                 txn.success.iter().chain(&txn.failure).copied().collect(),
             ),
-            Self::Get(_) | Self::Delete(_) | Self::Grant(_) | Self::Revoke(_) => (None, Vec::new()),
+            Self::Get(_) | Self::Delete(_) | Self::Grant(_) | Self::Revoke(_) | Self::Renew(_) => {
+                (None, Vec::new())
+            }
         };
         let in_steps = steps.into_iter().filter_map(|op| match op {
             Op::Put(put) => Some(put),
             Op::Get(_) | Op::Delete(_) => None,
         });
-        alone.into_iter().chain(in_steps).map(|put| put.value)
+        alone.into_iter().chain(in_steps)
     }
 }
 
@@ -202,7 +225,7 @@ impl Reply {
             | Self::Deleted(revision, _)
             | Self::Txn(revision, ..)
             | Self::Revoked(revision) => Some(*revision),
-            Self::Granted | Self::LeaseNotFound => None,
+            Self::Granted | Self::Renewed(_) | Self::LeaseNotFound => None,
         }
     }
 
@@ -212,7 +235,7 @@ impl Reply {
             Self::Records(_, records) => records.iter().map(|(_, seen)| *seen).collect(),
             Self::Put(_, prev) | Self::Deleted(_, prev) => prev.iter().copied().collect(),
             Self::Txn(_, _, steps) => steps.iter().flatten().copied().collect(),
-            Self::Granted | Self::Revoked(_) | Self::LeaseNotFound => Vec::new(),
+            Self::Granted | Self::Revoked(_) | Self::Renewed(_) | Self::LeaseNotFound => Vec::new(),
         };
         seen.into_iter()
     }

@@ -9,10 +9,15 @@ use crate::history::LeaseId;
 /// activation (`repl T2`), and the way of its revocation through log and peer.
 pub const OVERTIME_MAX: Duration = Duration::from_millis(3_500);
 
+/// The longest time between two ticks of a node of a pair, and some more.
+const TICK: Duration = Duration::from_millis(25);
+
 /// What is known of the leases of a run, on the simulation's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
     leases: BTreeMap<LeaseId, Lease>,
+    /// What jumps of clocks may have taken off.
+    slack: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -31,14 +36,15 @@ struct Lease {
 impl Leases {
     /// A client asks for a lease.
     pub fn on_grant(&mut self, id: LeaseId, ttl: Duration, now: Duration) {
-        let lease = Lease {
+        let lease = self.leases.entry(id).or_insert(Lease {
             ttl,
             promised_from: None,
             touched: now,
             revoked: false,
             ended: false,
-        };
-        self.leases.insert(id, lease);
+        });
+        // It was refused, and is asked for again.
+        lease.touched = now;
     }
 
     /// A client asks that it live on.
@@ -57,22 +63,29 @@ impl Leases {
         self.lease(id).revoked = true;
     }
 
-    /// Its end is final.
+    /// The clock of a node jumped while no time passed. It takes that for a standstill, as long as
+    /// the jump but for what was left until its next tick.
+    pub fn on_jump(&mut self) {
+        self.slack += TICK;
+    }
+
+    /// Its end is final. Answers whether time ended it: nobody asked for it.
     ///
     /// # Errors
     /// When it came too early: nobody asked for it, and its time was not over.
-    pub fn on_end(&mut self, id: LeaseId, now: Duration) -> Result<(), String> {
+    pub fn on_end(&mut self, id: LeaseId, now: Duration) -> Result<bool, String> {
         let Some(lease) = self.leases.get_mut(&id) else {
             return Err(format!("lease {id}, which nobody asked for, ends"));
         };
         lease.ended = true;
         let promised = lease.promised_from.map(|from| from + lease.ttl);
-        match promised.filter(|until| !lease.revoked && now < *until) {
+        let slack = self.slack;
+        match promised.filter(|until| !lease.revoked && now + slack < *until) {
             Some(until) => Err(format!(
                 "lease {id} of {:?} ends at {now:?}, promised was {until:?}",
                 lease.ttl
             )),
-            None => Ok(()),
+            None => Ok(!lease.revoked),
         }
     }
 

@@ -1,9 +1,30 @@
 //! Whole nodes on a virtual clock: what clients of two nodes and a witness see while everything
 //! goes wrong, from one seed. Described in docs/simulator.md.
 
+mod clients;
+pub mod coverage;
+pub mod downtime;
+pub mod due;
+mod faults;
 pub mod history;
+mod host;
 pub mod leases;
+mod life;
 pub mod linearizability;
+pub mod log;
+pub mod machine;
 pub mod model;
+pub mod network;
+pub mod plan;
+pub mod process;
+mod recovery;
 pub mod rng;
+pub mod seeds;
+pub mod speech;
+mod storage;
+pub mod story;
+pub mod truth;
+mod watches;
 pub mod watching;
+mod witness_host;
+pub mod world;

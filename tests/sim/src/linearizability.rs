@@ -72,7 +72,8 @@ struct Search<'h> {
     pinned: BTreeMap<usize, i64>,
     /// Revisions whose maker is known.
     claimed: BTreeSet<i64>,
-    /// The newest revision anybody saw: what comes after explains nothing.
+    /// The newest revision anybody saw: all up to it must be explained, and what comes after
+    /// explains nothing.
     newest: i64,
     seen: BTreeSet<(Vec<bool>, Model)>,
     choices: usize,
@@ -130,7 +131,7 @@ impl<'h> Search<'h> {
         };
         let mut untried: Vec<(State, Vec<usize>)> = Vec::new();
         loop {
-            if state.left == 0 {
+            if state.left == 0 && state.model.revision >= self.newest {
                 return Ok(Explanation {
                     changes: state.changes,
                     last: state.model,
@@ -200,6 +201,7 @@ impl<'h> Search<'h> {
     fn next(&self, state: &mut State) -> Next {
         let mut only = None;
         let mut candidates = Vec::new();
+        let mut revocations = Vec::new();
         for at in self.callable(state) {
             let operation = &self.history.operations[at];
             let (after, done) = self.outcome(&state.model, at);
@@ -208,28 +210,43 @@ impl<'h> Search<'h> {
             }
             match &operation.outcome {
                 Outcome::Known(_, reply) if *reply == done.reply => {
-                    let same = after == state.model;
                     let boxed = Box::new((after, done));
-                    if same {
+                    if boxed.1.changes.is_empty() {
+                        // It belongs to this revision: now or never.
                         return Next::Only(at, boxed);
-                    } else if boxed.1.changes.is_empty() {
-                        // It changes leases only: when it did may matter.
-                        candidates.insert(0, at);
+                    }
+                    if matches!(operation.ask, Ask::Revoke(_)) {
+                        // Its answer would be the same if another deleted the keys just before.
+                        revocations.push(at);
                     } else {
-                        only = Some(Next::Only(at, boxed));
+                        only = Some((at, boxed));
                     }
                 }
                 Outcome::Known(..) => {}
                 Outcome::Unknown if after == state.model => {}
+                Outcome::Unknown if done.changes.is_empty() => {
+                    if self.explains_refusal(state, &operation.ask) {
+                        revocations.insert(0, at);
+                    }
+                }
                 Outcome::Unknown => {
-                    let made = (!done.changes.is_empty()).then_some(after.revision);
-                    if self.may_make(at, made) {
+                    if self.may_make(at, after.revision) {
                         candidates.push(at);
                     }
                 }
             }
         }
-        only.unwrap_or(Next::Some(candidates))
+        match only {
+            Some((at, done)) if revocations.is_empty() => Next::Only(at, done),
+            Some((at, _)) => {
+                revocations.push(at);
+                Next::Some(revocations)
+            }
+            None => {
+                revocations.extend(candidates);
+                Next::Some(revocations)
+            }
+        }
     }
 
     /// Those that were called before any that was answered and is not done had its answer.
@@ -252,13 +269,26 @@ impl<'h> Search<'h> {
         callable
     }
 
-    /// Whether a request without an answer may have made this revision, or none.
-    fn may_make(&self, at: usize, made: Option<i64>) -> bool {
-        match (self.pinned.get(&at), made) {
-            (Some(pinned), made) => made == Some(*pinned),
-            (None, Some(made)) => made <= self.newest && !self.claimed.contains(&made),
-            (None, None) => true,
+    /// Whether a request without an answer may have made this revision.
+    fn may_make(&self, at: usize, made: i64) -> bool {
+        match self.pinned.get(&at) {
+            Some(pinned) => made == *pinned,
+            None => made <= self.newest && !self.claimed.contains(&made),
         }
+    }
+
+    /// Whether the end of a lease without keys, which nobody sees, explains that somebody was
+    /// told there is no such lease. Clients use a lease only once they know it is there, so
+    /// nothing else that is without effect on keys explains anything.
+    fn explains_refusal(&self, state: &State, ask: &Ask) -> bool {
+        let Ask::Revoke(lease) = ask else {
+            return false;
+        };
+        self.callable(state).into_iter().any(|at| {
+            let operation = &self.history.operations[at];
+            let refused = matches!(&operation.outcome, Outcome::Known(_, Reply::LeaseNotFound));
+            refused && operation.ask.names_lease(*lease)
+        })
     }
 
     fn agrees_with_watch(&self, after: &Model, done: &Done) -> bool {
@@ -298,8 +328,8 @@ impl<'h> Search<'h> {
 
 /// The revision that wrote each value that anybody saw, and the newest revision seen.
 fn makers(history: &History) -> (BTreeMap<Value, i64>, i64) {
-    let mut makers = BTreeMap::new();
-    let mut newest = 0;
+    let mut makers = history.glimpsed.clone();
+    let mut newest = makers.values().copied().max().unwrap_or_default();
     for operation in &history.operations {
         if let Outcome::Known(_, reply) = &operation.outcome {
             newest = newest.max(reply.revision().unwrap_or_default());

@@ -59,6 +59,7 @@ impl Model {
                 self.leases.insert(*lease);
                 Reply::Granted
             }
+            Ask::Renew(_) => Reply::Renewed(0),
             Ask::Revoke(lease) if !self.leases.contains(lease) => Reply::LeaseNotFound,
             Ask::Revoke(lease) => {
                 self.leases.remove(lease);

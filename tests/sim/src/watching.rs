@@ -58,17 +58,18 @@ impl Watch {
                 "{early:?} is told although all before revision {floor} was told"
             ));
         }
-        let mut before: Option<&Told> = None;
-        for told in events {
-            if let Some(before) = before
-                && (told.revision, told.key) <= (before.revision, before.key)
-            {
+        for (at, told) in events.iter().enumerate() {
+            // Within a revision the changes come in the order of the transaction's steps.
+            let early = |before: &&Told| {
+                told.revision < before.revision
+                    || (told.revision, told.key) == (before.revision, before.key)
+            };
+            if let Some(before) = events[..at].iter().rfind(early) {
                 return Err(format!("{told:?} is told after {before:?}"));
             }
             if self.key.is_some_and(|key| key != told.key) {
                 return Err(format!("{told:?} is not of the key that is watched"));
             }
-            before = Some(told);
         }
         self.told.extend_from_slice(events);
         Ok(())
@@ -101,12 +102,14 @@ impl Watch {
             })
             .filter(|told| wanted(&told.key))
             .collect();
-        if happened == self.told {
+        let mut told = self.told.clone();
+        told.sort_by_key(|told| (told.revision, told.key));
+        if happened == told {
             return Ok(());
         }
         let at = happened
             .iter()
-            .zip(&self.told)
+            .zip(&told)
             .take_while(|(a, b)| a == b)
             .count();
         Err(format!(
@@ -114,7 +117,7 @@ impl Watch {
             self.key,
             self.start,
             happened.get(at),
-            self.told.get(at)
+            told.get(at)
         ))
     }
 }

@@ -1,0 +1,132 @@
+//! What a run reached: rules, states, changes of the configuration, rows of the failure table.
+//! Everything is seen from outside; the cores know nothing of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Marks and how often each was reached.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(BTreeMap<&'static str, u64>);
+
+impl Coverage {
+    /// This was reached.
+    pub fn mark(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    /// How often it was reached.
+    #[must_use]
+    pub fn count(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or_default()
+    }
+
+    /// Takes in what another run reached.
+    pub fn add(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            *self.0.entry(what).or_default() += count;
+        }
+    }
+
+    /// Those of [`WANTED`] that were not reached.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let missing = WANTED.iter().filter(|what| self.count(what) == 0);
+        missing.copied().collect()
+    }
+
+    /// Marks that were reached and are not in [`WANTED`]: the list is not complete then.
+    #[must_use]
+    pub fn unlisted(&self) -> Vec<&'static str> {
+        let names = self.0.keys().filter(|what| !WANTED.contains(what));
+        names.copied().collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, count) in &self.0 {
+            writeln!(f, "{count:>10}  {what}")?;
+        }
+        Ok(())
+    }
+}
+
+/// All marks. The seeds that CI runs must reach each of them.
+pub const WANTED: &[&str] = &[
+    "config: REMOVE",
+    "config: TAKEOVER",
+    "config: ADD",
+    "config: SWAP",
+    "config: ABDICATE",
+    "config: MOVE",
+    "state: PRIM",
+    "state: SECOND",
+    "state: ALONE",
+    "state: STOP",
+    "state: WAIT (outdated)",
+    "state: WAIT (no-primary)",
+    "state: WAIT (no-witness)",
+    "state: WAIT (isolated)",
+    "state: WAIT (resolving)",
+    "state: WAIT (failed)",
+    "notice: a handover called off",
+    "notice: a disk failed",
+    "A1: alone and active by itself",
+    "A2: the tail of the other node fetched",
+    "A2: active with the other node",
+    "A3: active across an epoch",
+    "A5: a run raised in the same epoch",
+    "C5: a configuration told by the peer",
+    "D2: committed while an ADD is in doubt",
+    "D4: restarted with an ADD in doubt",
+    "L2: committed by both",
+    "L2: committed alone",
+    "L4: a tail cut",
+    "L4: a stream opened again after a refusal",
+    "L6: a log cut",
+    "N1: a snapshot made",
+    "N4: a snapshot installed",
+    "R1: read locally",
+    "R2: read after a confirmation",
+    "R3: read at the other node",
+    "T3: a lease expired",
+    "T4: a lease renewed",
+    "X1: an arbiter proposed",
+    "W4: refused on probation",
+    "W6: a takeover refused, the primary is alive",
+    "witness: a probe answered",
+    "a lost call to the witness repeated",
+    "client: answered",
+    "client: sent to the other node",
+    "client: not known",
+    "watch: resumed",
+    "watch: progress",
+    "disk: a torn tail",
+    "disk: a write lost by a power cut",
+    "disk: a flush failed",
+    "disk: broken at a start",
+    "disk: full",
+    "disk: slow",
+    "disk: wiped",
+    "node: killed",
+    "node: power cut",
+    "node: both without power",
+    "node: frozen",
+    "node: clock jumped",
+    "link: cut",
+    "link: cut one way",
+    "link: slow",
+    "link to the witness: cut",
+    "link to the witness: cut one way",
+    "witness: crashed",
+    "witness: far away",
+    "frame: lost",
+    "frame: repeated",
+    "operator: swap",
+    "operator: stop",
+    "operator: start",
+    "operator: change of arbiter",
+    "REC1: both nodes and the witness",
+    "REC2: both nodes, no witness",
+    "REC3: one node and the witness",
+];

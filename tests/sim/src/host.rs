@@ -1,0 +1,379 @@
+//! Nodes in a simulation: what happens to them, and what they want done.
+
+use std::time::Duration;
+
+use kine2_mvcc::Command;
+use kine2_node::{Done, Event, LogRecord, LogWrite, Output, Rejected, Work};
+use kine2_replication::{
+    Act, Body, Event as ReplicaEvent, Frame, Link, LogIndex, Notice, Standing, WitnessWord,
+};
+
+use crate::due::{Due, Said};
+use crate::history::{Ask, Reply};
+use crate::network::{WITNESS, up_to};
+use crate::plan::ms;
+use crate::process::{Caller, EngineJob, Process, Stand, Waiter};
+use crate::speech;
+use crate::world::World;
+
+impl World {
+    /// Gives an event to a node, has it do what is due, and does what it wants done. Nothing
+    /// happens if it is down.
+    ///
+    /// # Panics
+    /// When something that must hold does not.
+    pub(crate) fn turn(&mut self, n: usize, event: Option<Event<Waiter>>) {
+        let part = self.part.clone();
+        let machine = &mut self.machines[n];
+        let clock = machine.clock(self.now);
+        let Some(process) = &mut machine.process else {
+            return;
+        };
+        let before = process.stand(&part);
+        let node = &mut process.node;
+        for event in event.into_iter().chain([Event::Tick]) {
+            node.apply(clock, event).expect("a state that can be read");
+        }
+        let output = node.take_output(clock).expect("a state that can be read");
+        process.wake_at = node.next_wake(clock);
+        let after = process.stand(&part);
+        self.check_stand(n, before, after);
+        self.expose(n, before.applied, after.applied);
+        self.carry_out(n, output);
+        self.poll_watches(n);
+        self.note_state(n);
+    }
+
+    /// P1, P7: what an active node's commit says, whoever hears of it.
+    fn check_stand(&mut self, n: usize, before: Stand, after: Stand) {
+        let part = &self.part;
+        let machine = &self.machines[n];
+        let process = machine.process.as_ref().expect("it is up");
+        let unit = process.node.unit();
+        let config = unit.config();
+        if after.is_active {
+            assert_eq!(config.primary, machine.me, "P7: active and not the primary");
+            assert!(config.has(part, &machine.me), "P7: active and not in sync");
+        }
+        let mirror = config.standing(part) == Some(Standing::Mirror);
+        if after.is_active && after.commit > before.commit {
+            self.truth.commits(&machine.me.name, config.epoch);
+            let joint = unit.hard_state().pend_add.is_some();
+            self.coverage.mark(match (joint, mirror) {
+                (true, _) => "D2: committed while an ADD is in doubt",
+                (false, true) => "L2: committed by both",
+                (false, false) => "L2: committed alone",
+            });
+        }
+        if after.is_active && !before.is_active {
+            self.coverage.mark(match mirror {
+                true => "A2: active with the other node",
+                false => "A1: alone and active by itself",
+            });
+        }
+        if after.is_active && before.is_active && after.epoch > before.epoch {
+            self.coverage.mark("A3: active across an epoch");
+        }
+        if after.run > before.run && before.run > 0 && after.epoch == before.epoch {
+            self.coverage.mark("A5: a run raised in the same epoch");
+        }
+    }
+
+    /// What a node applied is exposed by it.
+    fn expose(&mut self, n: usize, before: LogIndex, after: LogIndex) {
+        let machine = &mut self.machines[n];
+        let process = machine.process.as_mut().expect("it is up");
+        let name = &machine.me.name;
+        // What a snapshot brought is not in the log.
+        let first = before.next().max(machine.on_disk.base.index);
+        for index in first.0..=after.0 {
+            let index = LogIndex(index);
+            let position = machine.on_disk.position(index);
+            let position = position.expect("only what is durable is applied");
+            let is_new = index > self.truth.exposed();
+            self.truth.expose(name, position);
+            if is_new && index > machine.on_disk.base.index {
+                let entry = process.log.entry(index);
+                let command = Command::decode(&entry.payload).expect("commands are proposed");
+                if let Command::LeaseRevoke { id } = command {
+                    let ended = self.clients.leases.on_end(id, self.now);
+                    if ended.unwrap_or_else(|what| panic!("lease: {what}")) {
+                        self.coverage.mark("T3: a lease expired");
+                    }
+                }
+            }
+        }
+        process.log.forget_through(after);
+    }
+
+    fn carry_out(&mut self, n: usize, output: Output<Waiter>) {
+        for work in output.work {
+            match work {
+                Work::Write(write) => self.write(n, write),
+                Work::ReadLog(read) => {
+                    let (life, after) = (self.machines[n].life, self.flush_time());
+                    self.push(after, Due::LogRead(n, life, read));
+                }
+                Work::SwitchState => self.switch_state(n),
+                Work::Act(act) => self.act(n, act),
+            }
+        }
+        if output.streams_ended {
+            self.end_watches_of(n);
+        }
+        for (waiter, answer) in output.answers {
+            self.answer(n, waiter, answer);
+        }
+        let batch = output.state.map(EngineJob::Batch);
+        let checkpoint = output.checkpoint.then_some(EngineJob::Checkpoint);
+        for job in batch.into_iter().chain(checkpoint) {
+            self.process(n).engine.push_back(job);
+            let (life, after) = (self.machines[n].life, self.flush_time());
+            self.push(after, Due::Engine(n, life));
+        }
+        if let Some(keep) = output.cut_below {
+            let life = self.machines[n].life;
+            self.push(Duration::ZERO, Due::Cut(n, life, keep));
+        }
+    }
+
+    pub(crate) fn process(&mut self, n: usize) -> &mut Process {
+        let process = self.machines[n].process.as_mut();
+        process.expect("a node that wants something done is up")
+    }
+
+    fn act(&mut self, n: usize, act: Act) {
+        match act {
+            Act::Send(frame) => self.send(n, *frame),
+            Act::Call(call) => self.call(n, *call),
+            Act::MakeSnapshot { .. } => {
+                let (life, after) = (self.machines[n].life, self.flush_time());
+                self.push(after, Due::SnapshotMade(n, life));
+            }
+            Act::SendSnapshot { position, .. } => self.send_snapshot(n, position),
+            Act::ReceiveSnapshot { position, .. } => self.process(n).receiving = Some(position),
+            Act::Serve { active, .. } => {
+                if !active {
+                    self.end_watches_of(n);
+                }
+            }
+            Act::Notice(notice) => self.on_notice(n, &notice),
+            Act::Write(_) | Act::Apply { .. } | Act::Answer { .. } | Act::ReadLog { .. } => {
+                panic!("the node does that itself")
+            }
+        }
+    }
+
+    fn on_notice(&mut self, n: usize, notice: &Notice) {
+        let name = self.machines[n].me.name.clone();
+        match notice {
+            Notice::Adopted(_) => return,
+            Notice::SwapOff => self.coverage.mark("notice: a handover called off"),
+            Notice::PartFailed(_) => self.coverage.mark("notice: a disk failed"),
+            Notice::Diverged(_) | Notice::Twin(_) => {
+                panic!("{name}: {notice:?} without force");
+            }
+            Notice::WitnessRegressed => {}
+        }
+        self.tell_story(format!("{name}: {notice:?}"));
+    }
+
+    fn write(&mut self, n: usize, write: LogWrite) {
+        for record in &write.records {
+            match record {
+                LogRecord::Truncate(to) => {
+                    self.coverage.mark("L4: a tail cut");
+                    let applied = self.process(n).applied();
+                    let name = &self.machines[n].me.name;
+                    self.truth.truncate(name, to.index, applied);
+                }
+                LogRecord::Entries(entries) => self.truth.log(entries),
+                LogRecord::Reset(position, _) => {
+                    let applied = self.process(n).applied();
+                    assert!(applied <= position.index, "P4: a snapshot takes back");
+                }
+                LogRecord::Hard(_) => {}
+            }
+        }
+        self.process(n).log.write(write);
+        if !self.machines[n].is_slow {
+            let after = self.flush_time();
+            self.push(after, Due::Flush(n));
+        }
+    }
+
+    pub(crate) fn flush_time(&mut self) -> Duration {
+        let max = self.plan.flush_max;
+        if self.plan.is_calm() {
+            return max;
+        }
+        Duration::from_micros(100) + up_to(max, &mut self.rng)
+    }
+
+    pub(crate) fn delay(&mut self) -> Duration {
+        self.network.delay(&self.plan, &mut self.rng)
+    }
+
+    pub(crate) fn on_flush(&mut self, n: usize) {
+        let count = match self.plan.is_calm() {
+            true => usize::MAX,
+            false => 1 + self.rng.pick(4),
+        };
+        let machine = &mut self.machines[n];
+        let Some(process) = machine.process.as_mut().filter(|p| !p.failed) else {
+            return;
+        };
+        if machine.is_slow || process.log.under_way() == 0 {
+            return;
+        }
+        match process.log.flush(count, &mut machine.on_disk) {
+            Ok(flushed) => {
+                if let Some(through) = flushed.through {
+                    let part = self.part.clone();
+                    let written = ReplicaEvent::Written { part, through };
+                    self.turn(n, Some(Event::Replica(written)));
+                }
+            }
+            Err(error) => self.on_disk_error(n, &error.to_string()),
+        }
+    }
+
+    pub(crate) fn on_disk_error(&mut self, n: usize, error: &str) {
+        self.process(n).failed = true;
+        let line = format!("{}: its disk fails: {error}", self.machines[n].me.name);
+        self.tell_story(line);
+        let part = self.part.clone();
+        self.turn(n, Some(Event::Replica(ReplicaEvent::DiskFailed { part })));
+    }
+
+    /// Disk writes of a machine are done again at their pace.
+    pub fn make_fast(&mut self, n: usize) {
+        let machine = &mut self.machines[n];
+        machine.is_slow = false;
+        let process = machine.process.as_ref();
+        for _ in 0..process.map_or(0, |process| process.log.under_way()) {
+            self.push(ms(1), Due::Flush(n));
+        }
+    }
+
+    fn send(&mut self, n: usize, frame: Frame) {
+        let to = 1 - n;
+        let mark = match &frame.body {
+            Body::Propose(_) => Some("X1: an arbiter proposed"),
+            Body::Nack { .. } => Some("L4: a stream opened again after a refusal"),
+            Body::Tail { .. } => Some("A2: the tail of the other node fetched"),
+            _ => None,
+        };
+        mark.into_iter().for_each(|mark| self.coverage.mark(mark));
+        if self.network.is_cut(n, to) {
+            return;
+        }
+        if self.network.loses(&self.plan, &mut self.rng) {
+            return self.coverage.mark("frame: lost");
+        }
+        let after = self.delay();
+        if self.network.repeats(&self.plan, &mut self.rng) {
+            self.coverage.mark("frame: repeated");
+            let later = self.delay() * 3;
+            self.push(later, Due::Frame(to, Box::new(frame.clone())));
+        }
+        self.push(after, Due::Frame(to, Box::new(frame)));
+    }
+
+    pub(crate) fn on_frame(&mut self, n: usize, frame: Box<Frame>) {
+        if self.network.is_cut(1 - n, n) {
+            return;
+        }
+        if let Body::ConfigNotice(config) = &frame.body
+            && let Some(process) = &self.machines[n].process
+            && config.epoch > process.node.unit().config().epoch
+        {
+            self.coverage.mark("C5: a configuration told by the peer");
+        }
+        self.turn(n, Some(Event::Replica(ReplicaEvent::Frame(frame))));
+    }
+
+    pub(crate) fn on_link(&mut self, n: usize, link: Link) {
+        // The end of old streams is not told after new ones are up.
+        if link != Link::Up && self.machines[1 - n].process.is_some() {
+            return;
+        }
+        if let Some(process) = &mut self.machines[n].process {
+            process.receiving = None;
+        }
+        self.turn(n, Some(Event::Replica(ReplicaEvent::Link(link))));
+    }
+
+    pub(crate) fn on_word(&mut self, n: usize, word: Box<WitnessWord>) {
+        if !self.network.is_cut(WITNESS, n) {
+            self.turn(n, Some(Event::Replica(ReplicaEvent::Witness(word))));
+        }
+    }
+
+    // Clients.
+
+    pub(crate) fn on_request(&mut self, n: usize, caller: Caller, ask: Ask) {
+        let machine = &mut self.machines[n];
+        let clock = machine.clock(self.now);
+        let Some(process) = &mut machine.process else {
+            // Refused at once: nobody listens.
+            let after = self.delay();
+            return self.push(after, Due::Said(caller, Said::NotTried));
+        };
+        let floor = self.truth.exposed();
+        let waiter = Waiter {
+            caller,
+            ask: ask.clone(),
+            floor,
+        };
+        let event = match (&ask, speech::command(&ask)) {
+            (_, Some(command)) => Event::Submit { command, waiter },
+            (Ask::Renew(id), _) if process.node.reads_locally() => {
+                let ttl = process.node.keep_alive(clock, *id);
+                let said = Said::Reply(Reply::Renewed(ttl));
+                let after = self.delay();
+                return self.push(after, Due::Said(caller, said));
+            }
+            (Ask::Renew(id), _) => Event::KeepAlive { id: *id, waiter },
+            (Ask::Get(_), _) if process.node.reads_locally() => {
+                self.coverage.mark("R1: read locally");
+                return self.answer(n, waiter, Ok(Done::Readable));
+            }
+            _ => Event::Read { waiter },
+        };
+        self.turn(n, Some(event));
+    }
+
+    fn answer(&mut self, n: usize, waiter: Waiter, answer: Result<Done, Rejected>) {
+        let Waiter { caller, ask, floor } = waiter;
+        let machine = &mut self.machines[n];
+        let process = machine.process.as_mut().expect("it answers");
+        let said = match answer {
+            Ok(Done::Applied(applied)) => {
+                Said::Reply(speech::reply(&ask, applied.revision.0, &applied.answer))
+            }
+            Ok(Done::Readable) => {
+                let Ask::Get(key) = ask else {
+                    panic!("{ask:?} is no read")
+                };
+                self.truth.read(floor, process.applied());
+                let config = process.node.unit().config();
+                let mirror = config.standing(&self.part) == Some(Standing::Mirror);
+                match (config.primary == machine.me, mirror) {
+                    (false, _) => self.coverage.mark("R3: read at the other node"),
+                    (true, true) => self.coverage.mark("R2: read after a confirmation"),
+                    (true, false) => {}
+                }
+                Said::Reply(process.read(key))
+            }
+            Ok(Done::KeptAlive(ttl)) => Said::Reply(Reply::Renewed(ttl)),
+            Err(Rejected::Refused(refusal)) => Said::Reply(speech::refusal(&ask, refusal)),
+            Err(Rejected::NotPrimary(..) | Rejected::Unavailable | Rejected::Busy) => {
+                Said::NotTried
+            }
+            Err(Rejected::Unknown) => Said::Unknown,
+        };
+        let after = self.delay();
+        self.push(after, Due::Said(caller, said));
+    }
+}

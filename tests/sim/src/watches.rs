@@ -1,0 +1,159 @@
+//! Clients that watch: they go on at the other node, or at the same, where their stream ended.
+
+use kine2_mvcc::{StreamId, WatchUpdate};
+
+use crate::due::Due;
+use crate::history::{Changes, History, Key};
+use crate::network::up_to;
+use crate::plan::ms;
+use crate::speech;
+use crate::watching::Watch;
+use crate::world::World;
+
+/// All watches.
+#[derive(Debug, Default)]
+pub struct Watches(Vec<Watcher>);
+
+#[derive(Debug)]
+struct Watcher {
+    watch: Watch,
+    /// The machine and the stream it is on.
+    on: Option<(usize, StreamId)>,
+    /// It had a stream before.
+    resumes: bool,
+}
+
+impl Watches {
+    /// What they were told.
+    pub fn all(&self) -> impl Iterator<Item = &Watch> {
+        self.0.iter().map(|watcher| &watcher.watch)
+    }
+
+    /// Adds to a history what watches told.
+    ///
+    /// # Panics
+    /// When two were told different things.
+    pub fn add_to(&self, history: &mut History) {
+        for watch in self.all() {
+            let set = watch.told.iter().filter_map(|told| told.became);
+            let glimpsed = set.map(|seen| (seen.value, seen.modified));
+            history.glimpsed.extend(glimpsed);
+        }
+        for watch in self.all().filter(|watch| watch.key.is_none()) {
+            let mut revisions: std::collections::BTreeMap<i64, Changes> =
+                std::collections::BTreeMap::new();
+            for told in &watch.told {
+                let changes = revisions.entry(told.revision).or_default();
+                changes.insert(told.key, told.became);
+            }
+            for (revision, changes) in revisions {
+                let known = history
+                    .watched
+                    .entry(revision)
+                    .or_insert_with(|| changes.clone());
+                assert_eq!(
+                    *known, changes,
+                    "two watches were told different changes of revision {revision}"
+                );
+            }
+        }
+    }
+}
+
+impl World {
+    /// Watches of all keys, and of one.
+    pub fn add_watches(&mut self) {
+        for key in [None, None, Some(1)] {
+            self.add_watch(key, 2);
+        }
+    }
+
+    /// A watch from a revision on.
+    pub fn add_watch(&mut self, key: Option<Key>, start: i64) {
+        let i = self.watches.0.len();
+        self.watches.0.push(Watcher {
+            watch: Watch::new(key, start),
+            on: None,
+            resumes: false,
+        });
+        self.push(ms(20), Due::Watch(i));
+    }
+
+    pub(crate) fn on_watch_due(&mut self, i: usize) {
+        let again = ms(20) + up_to(ms(600), &mut self.rng);
+        self.push(again, Due::Watch(i));
+        let n = self.rng.pick(2);
+        let watcher = &mut self.watches.0[i];
+        if let Some((n, stream)) = watcher.on {
+            let is_frozen = self.machines[n].frozen_until > self.now;
+            if let Some(process) = self.machines[n].process.as_mut().filter(|_| !is_frozen) {
+                process.node.request_progress(stream);
+                self.poll_watches(n);
+            }
+            return;
+        }
+        let machine = &mut self.machines[n];
+        let clock = machine.clock(self.now);
+        if machine.frozen_until > self.now {
+            return;
+        }
+        let Some(process) = &mut machine.process else {
+            return;
+        };
+        let stream = process.watch(clock, watcher.watch.key, watcher.watch.resumes_at());
+        watcher.on = Some((n, stream));
+        if std::mem::replace(&mut watcher.resumes, true) {
+            self.coverage.mark("watch: resumed");
+        }
+        self.poll_watches(n);
+    }
+
+    /// The streams at a node ended.
+    pub(crate) fn end_watches_of(&mut self, n: usize) {
+        for watcher in &mut self.watches.0 {
+            if let Some((at, stream)) = watcher.on
+                && at == n
+            {
+                watcher.on = None;
+                if let Some(process) = &mut self.machines[n].process {
+                    process.node.close_stream(stream);
+                }
+            }
+        }
+    }
+
+    /// Takes what the streams of a node have to say.
+    ///
+    /// # Panics
+    /// When that cannot be right.
+    pub(crate) fn poll_watches(&mut self, n: usize) {
+        let Some(process) = &mut self.machines[n].process else {
+            return;
+        };
+        for watcher in &mut self.watches.0 {
+            let Some((at, stream)) = watcher.on else {
+                continue;
+            };
+            if at != n {
+                continue;
+            }
+            for message in process.poll(stream) {
+                match message.update {
+                    WatchUpdate::Created => {}
+                    WatchUpdate::Events { events, .. } => {
+                        let told = speech::told(&events);
+                        let taken = watcher.watch.on_events(&told);
+                        taken.unwrap_or_else(|what| panic!("watch: {what}"));
+                    }
+                    WatchUpdate::Progress => {
+                        self.coverage.mark("watch: progress");
+                        watcher.watch.on_progress(message.revision.0);
+                    }
+                    WatchUpdate::Refused(cause) | WatchUpdate::Canceled(cause) => {
+                        panic!("watch: ended by {cause:?}");
+                    }
+                }
+            }
+        }
+    }
+}
