@@ -49,6 +49,7 @@ impl Unit {
             && lead.is_some_and(|part| part.active)
             && config.standing(&config.lead) == Some(Standing::Mirror)
             && (partial || self.peer_has_all_served())
+            && self.hears_arbiter()
             && !self.suspects_peer();
         if !possible {
             return self.push(Act::Notice(Notice::SwapOff));
@@ -82,6 +83,7 @@ impl Unit {
         if self.swap.is_some_and(|swap| self.now >= swap.deadline) {
             self.swap = None;
             self.stopping = false;
+            self.swap_back_since = Some(self.now);
             self.push(Act::Notice(Notice::SwapOff));
         }
         let delay = if self.can_give_back() {

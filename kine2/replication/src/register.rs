@@ -24,6 +24,8 @@ use crate::witness::{Ask, Cas, Refusal, Report, Tell, WitnessCall, WitnessWord};
 pub(crate) struct RegisterClient {
     /// The witness answered since the start.
     pub(crate) heard: bool,
+    /// When it answered last.
+    heard_at: Duration,
     /// Whether the peer has a session there.
     pub(crate) peer_connected: Option<bool>,
     /// The witness went backwards: it is ignored (`repl W2`).
@@ -126,6 +128,7 @@ impl Unit {
             return;
         }
         self.register.heard = true;
+        self.register.heard_at = self.now;
         match word.tell {
             Tell::Register(config) | Tell::Moved(config) => self.learn(*config, word.answers),
             Tell::Refused(refusal) => self.on_refused(&refusal),
@@ -188,6 +191,18 @@ impl Unit {
             number: self.register.number,
             ask,
         })));
+    }
+
+    /// The register can be changed: it is here, or its witness answered lately. Writes are held back
+    /// for a handover only then.
+    pub(crate) fn hears_arbiter(&self) -> bool {
+        let silence = self.timers.witness_heartbeat + 2 * self.timers.cas_timeout;
+        match &self.hard.config.arbiter {
+            Arbiter::None(_) => true,
+            Arbiter::Witness { .. } => {
+                self.register.heard && self.now <= self.register.heard_at + silence
+            }
+        }
     }
 
     /// The lead is active here and nothing is wrong with it.
