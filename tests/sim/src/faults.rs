@@ -116,7 +116,9 @@ impl World {
     /// A machine stands still.
     pub fn freeze(&mut self, n: usize, time: std::time::Duration) {
         self.coverage.mark("node: frozen");
-        self.machines[n].frozen_until = self.now + time;
+        // What waits for an earlier, longer standstill must not come after what follows.
+        let until = &mut self.machines[n].frozen_until;
+        *until = (*until).max(self.now + time);
         let line = format!("{} is frozen for {time:?}", self.machines[n].me.name);
         self.tell_story(line);
     }
