@@ -173,13 +173,14 @@ impl<W> Proposals<W> {
         proposed?.waiter
     }
 
-    /// A command in the log may be committed or not: who waited for it.
+    /// A command that was ordered may be committed or not: who waited for it.
     pub(crate) fn abandon(&mut self, request: RequestId) -> Option<W> {
         let mut logged = self.logged.iter_mut();
-        logged
-            .find(|logged| logged.request == request)?
-            .waiter
-            .take()
+        match logged.find(|logged| logged.request == request) {
+            Some(logged) => logged.waiter.take(),
+            // Its write waits for a disk that does not get on.
+            None => self.refuse(request),
+        }
     }
 
     /// Nothing is ordered here any more: all who wait for a place in the log.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kine2_replication::{
-    Act, DataState, Durable, Event, HardState, Incarnation, Loaded, PartName, Record, Step, Timers,
-    Unit, Write, WriteId,
+    Act, Answer, DataState, Durable, Event, HardState, Incarnation, Loaded, PartName, Record, Step,
+    Timers, Unit, Write, WriteId,
 };
 
 use crate::output::{LogRecord, LogWrite};
@@ -22,6 +22,8 @@ pub(crate) struct Replica {
     steps: VecDeque<Step>,
     /// The lead's writes up to this one are durable.
     durable: WriteId,
+    /// The lead's disk failed: no other write will become durable.
+    is_failed: bool,
     boot: u64,
     storage: Incarnation,
     data: DataState,
@@ -37,6 +39,7 @@ impl Replica {
         Self {
             steps: VecDeque::new(),
             durable: WriteId(0),
+            is_failed: false,
             boot: loaded.boot,
             storage: store.storage,
             data: store.data,
@@ -52,15 +55,28 @@ impl Replica {
         {
             self.durable = self.durable.max(*through);
         }
+        if let Event::DiskFailed { part } = &event {
+            self.is_failed |= *part == self.unit.config().lead;
+        }
         self.unit.handle(now, event);
     }
 
-    /// The next step, if all it waits for is durable.
+    /// The next step, if all it waits for is durable. On a disk that failed some waits have no end;
+    /// clients are told all the same that they get nothing here.
     pub(crate) fn next_step(&mut self) -> Option<Act> {
         self.steps.extend(self.unit.take_steps());
         let durable = self.durable;
-        let step = self.steps.pop_front_if(|step| step.after <= durable)?;
-        Some(step.act)
+        if let Some(step) = self.steps.pop_front_if(|step| step.after <= durable) {
+            return Some(step.act);
+        }
+        if !self.is_failed {
+            return None;
+        }
+        let at = self
+            .steps
+            .iter()
+            .position(|step| tells_clients(&step.act))?;
+        self.steps.remove(at).map(|step| refused(step.act))
     }
 
     /// A step could not be finished; it comes again, before all others.
@@ -126,5 +142,25 @@ impl Replica {
             hard: Some(self.hard.clone()),
         };
         durable.encode()
+    }
+}
+
+/// The act is only for clients.
+const fn tells_clients(act: &Act) -> bool {
+    matches!(act, Act::Answer { .. } | Act::Serve { active: false, .. })
+}
+
+/// What clients get instead of an answer that never becomes durable.
+fn refused(act: Act) -> Act {
+    match act {
+        Act::Answer { request, answer } => Act::Answer {
+            request,
+            answer: match answer {
+                Answer::Committed(_) => Answer::Unknown,
+                Answer::ReadAt(_) => Answer::Unavailable,
+                other => other,
+            },
+        },
+        other => other,
     }
 }

@@ -303,3 +303,24 @@ fn a_write_that_was_ordered_before_a_handover_is_answered_and_those_after_it_are
     assert!(matches!(applied.answer, Answer::Put(_)));
     assert_eq!(applied.revision.0, 3, "no revision is used twice");
 }
+
+#[test]
+fn i1_who_waits_at_a_node_whose_disk_failed_is_told() {
+    let mut pair = Pair::new();
+    // It goes on without its peer: what comes after this waits for its own record, which never
+    // becomes durable.
+    pair.is_cut = true;
+    pair.halves[0].is_stuck = true;
+    pair.pass(Duration::from_secs(1));
+    assert!(pair.halves[0].node.is_active());
+    pair.submit(0, 1, put("a"));
+    pair.apply(0, Event::Read { waiter: 2 });
+    pair.turn();
+    assert_eq!(pair.halves[0].answer(1), None);
+    let part = STORE.into();
+    pair.apply(0, Event::Replica(ReplicaEvent::DiskFailed { part }));
+    pair.turn();
+    for waiter in [1, 2] {
+        assert!(matches!(pair.halves[0].answer(waiter), Some(Err(_))));
+    }
+}
