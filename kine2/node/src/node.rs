@@ -4,13 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Event, NodeError, NodeOptions, NodeStats};
-use crate::leases::Leases;
-use crate::output::{Done, Output, Rejected};
-use crate::proposals::{Logged, Proposals};
-use crate::reads::{Read, Reads};
-use crate::replica::Replica;
-use crate::saving::{CheckpointBounds, SaveBounds, Saving};
 use kine2_mvcc::{
     AlarmChange, AlarmKind, Answer as Answered, Applied, BackendStats, Command, Event as Change,
     LeaseGrant, LogPosition, Refusal, Store, WatchHub,
@@ -19,10 +12,19 @@ use kine2_replication::{
     Answer, Event as ReplicaEvent, Loaded, LogIndex, PartName, RequestId, WriteId,
 };
 
+use crate::event::{Event, NodeError, NodeOptions, NodeStats};
+use crate::leases::Leases;
+use crate::output::{Done, Output, Rejected};
+use crate::proposals::{Logged, Proposals};
+use crate::reads::{Read, Reads};
+use crate::replica::Replica;
+use crate::saving::{CheckpointBounds, SaveBounds, Saving};
+
 /// Longest time between two ticks.
 const WAKE_MAX: Duration = Duration::from_millis(500);
 /// A wake-up this late means that the node itself stood still (`repl section 8`).
 const STALL_MIN: Duration = Duration::from_millis(200);
+
 /// A snapshot on its way to be the state.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -217,7 +219,7 @@ impl<W> Node<W> {
             return;
         }
         let Replica { unit, part, .. } = &mut self.replica;
-        let (entries, _bytes) = unit.room(part);
+        let entries = unit.room(part);
         if entries > 0 {
             self.proposals.propose(entries, |payload, request| {
                 unit.propose(part, payload, request);

@@ -59,7 +59,7 @@ pub enum Work {
     /// [`Event::LogRead`]: crate::Event::LogRead
     ReadLog(LogRead),
     /// The state of [`Event::SnapshotReceived`] is the node's from now on, its backend the one
-    /// that [`Output::state`] is for: the old one goes.
+    /// that [`Output::state`] is for: the old one goes, and nothing of it is reported any more.
     ///
     /// [`Event::SnapshotReceived`]: crate::Event::SnapshotReceived
     SwitchState,

@@ -15,6 +15,8 @@ pub const BATCH_ENTRIES_MAX: usize = 4_096;
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
 const _: () = assert!(BATCH_BYTES_MAX < QUEUE_BYTES_MAX);
+// The replica takes a whole batch, the last command of which may go beyond the bound.
+const _: () = assert!(2 * BATCH_BYTES_MAX < kine2_replication::WINDOW_BYTES_MAX);
 
 /// A command and who waits for its answer.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ mod durable;
 mod epoch;
 mod event;
 mod forms;
+pub mod fuzz;
 mod hard_state;
 mod history;
 mod ids;

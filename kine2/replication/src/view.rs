@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kine2_wal::{LogIndex, Term};
+use kine2_wal::LogIndex;
 
 use crate::ids::{NodeRef, PartName, RequestId};
-use crate::limits::{WINDOW_BYTES_MAX, WINDOW_ENTRIES_MAX};
+use crate::limits::WINDOW_ENTRIES_MAX;
 use crate::policy::Arbiter;
 use crate::unit::Unit;
 
@@ -19,21 +19,21 @@ impl Unit {
         self.on_propose(part, payload, request);
     }
 
-    /// Entries and bytes of proposals that would be ordered at once: none while a batch is on its
-    /// way to the disk, or this node does not order the part, or hands it over.
+    /// How many proposals would be ordered at once: none while a batch is on its way to the disk, or
+    /// this node does not order the part, or hands it over. Up to
+    /// [`WINDOW_BYTES_MAX`](crate::WINDOW_BYTES_MAX) of them are taken.
     #[must_use]
-    pub fn room(&self, part: &PartName) -> (usize, usize) {
+    pub fn room(&self, part: &PartName) -> usize {
         let open = self.parts.get(part).filter(|part| part.active);
         let Some(part) = open.filter(|_| self.swap.is_none()) else {
-            return (0, 0);
+            return 0;
         };
         let (_, under_way) = part.log.tail_size();
         if under_way > 0 || !part.queue.is_empty() {
-            return (0, 0);
+            return 0;
         }
         let ordered = part.log.end().0 - part.commit.0;
-        let entries = usize::try_from(WINDOW_ENTRIES_MAX.saturating_sub(ordered));
-        (entries.unwrap_or(usize::MAX), WINDOW_BYTES_MAX)
+        usize::try_from(WINDOW_ENTRIES_MAX.saturating_sub(ordered)).unwrap_or(usize::MAX)
     }
 
     /// This node.
@@ -75,12 +75,6 @@ impl Unit {
     #[must_use]
     pub const fn confirmed_at(&self) -> Duration {
         self.peer.echoed_sent
-    }
-
-    /// The term of what this node orders, or accepts from who does.
-    #[must_use]
-    pub fn current_term(&self) -> Term {
-        self.term()
     }
 
     /// Nobody else is there to be heard or told anything: no peer, and no witness.

@@ -30,23 +30,23 @@ pub(super) async fn drive(
 ) -> anyhow::Result<()> {
     let mut alarms = BTreeSet::new();
     loop {
-        let now = shared.now();
-        for finished in shared.take_finished() {
-            apply(shared, now, finished)?;
-        }
+        let next_wake = turn(shared, log, state)?;
         tell_alarms(&mut alarms, shared.node.lock().store().alarms());
-        let next_wake = turn(shared, now, log, state)?;
         let wait = next_wake.saturating_sub(shared.now());
         if wait.is_zero() {
             // Let the clients in between two slices of background work.
             tokio::task::yield_now().await;
             continue;
         }
-        tokio::select! {
-            biased;
-            () = shared.woken() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
+        woken_within(shared, wait).await;
+    }
+}
+
+async fn woken_within(shared: &Shared, wait: Duration) {
+    tokio::select! {
+        biased;
+        () = shared.woken() => {}
+        () = tokio::time::sleep(wait) => {}
     }
 }
 
@@ -61,20 +61,11 @@ pub(super) async fn activate(
     state: &StateThread,
 ) -> anyhow::Result<()> {
     loop {
-        let now = shared.now();
-        for finished in shared.take_finished() {
-            apply(shared, now, finished)?;
-        }
-        let next_wake = turn(shared, now, log, state)?;
+        let next_wake = turn(shared, log, state)?;
         if shared.node.lock().reads_locally() {
             return Ok(());
         }
-        let wait = next_wake.saturating_sub(shared.now());
-        tokio::select! {
-            biased;
-            () = shared.woken() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
+        woken_within(shared, next_wake.saturating_sub(shared.now())).await;
     }
 }
 
@@ -90,11 +81,7 @@ pub(super) async fn settle(
 ) -> anyhow::Result<()> {
     shared.node.lock().settle();
     loop {
-        let now = shared.now();
-        for finished in shared.take_finished() {
-            apply(shared, now, finished)?;
-        }
-        turn(shared, now, log, state)?;
+        turn(shared, log, state)?;
         if shared.node.lock().is_settled() {
             return Ok(());
         }
@@ -177,26 +164,28 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
     Ok(())
 }
 
+/// Hands a thing to do to who does it.
 fn begin(shared: &Shared, log: &LogThread, work: Work) {
     match work {
         Work::Write(write) => log.write(write),
         Work::ReadLog(read) => log.read(read),
         Work::Act(Act::Notice(Notice::Adopted(config))) => shared.set_term(config.epoch.0),
         Work::Act(Act::Notice(notice)) => warn!(?notice, "the unit has something to tell"),
-        Work::Act(Act::Serve { active, .. }) => info!(active, "the store"),
+        Work::Act(Act::Serve { active: true, .. }) => info!("serves the store as its primary"),
+        Work::Act(Act::Serve { active: false, .. }) => warn!("does not serve the store any more"),
         Work::SwitchState | Work::Act(_) => {
             unreachable!("a unit of one node sends, calls and receives nothing")
         }
     }
 }
 
-/// Ticks, hands out what the node wants done, and says when to come back.
-fn turn(
-    shared: &Shared,
-    now: Duration,
-    log: &LogThread,
-    state: &StateThread,
-) -> anyhow::Result<Duration> {
+/// Tells the node what is finished and the time, hands out what it wants done, and says when to
+/// come back.
+fn turn(shared: &Shared, log: &LogThread, state: &StateThread) -> anyhow::Result<Duration> {
+    let now = shared.now();
+    for finished in shared.take_finished() {
+        apply(shared, now, finished)?;
+    }
     let mut node = shared.node.lock();
     node.apply(now, Event::Tick)?;
     let output = node.take_output(now)?;

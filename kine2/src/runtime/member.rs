@@ -83,10 +83,23 @@ impl SingleMember {
         in_time(answer).await.map(drop)
     }
 
-    fn read(&self, query: &RangeQuery) -> Result<(Revision, RangeAnswer), RequestError> {
+    /// Reads what is applied; nothing if that may not be the newest and `applied_will_do` is not
+    /// set.
+    fn read(
+        &self,
+        query: &RangeQuery,
+        applied_will_do: bool,
+    ) -> Result<Option<(Revision, RangeAnswer)>, RequestError> {
         self.check_running()?;
-        let result = self.shared.node.lock().range(query);
-        result.map_err(|error| self.shared.read_error(error))
+        let mut node = self.shared.node.lock();
+        if !applied_will_do && !node.reads_locally() {
+            return Ok(None);
+        }
+        let result = node.range(query);
+        drop(node);
+        result
+            .map(Some)
+            .map_err(|error| self.shared.read_error(error))
     }
 }
 
@@ -126,16 +139,14 @@ impl Member for SingleMember {
         serializable: bool,
     ) -> impl Future<Output = Result<(Revision, RangeAnswer), RequestError>> + Send {
         // R1: what is applied is durable and nobody else writes: every read is linearizable.
-        let at_once = serializable || self.shared.node.lock().reads_locally();
-        let answer = at_once.then(|| self.read(query));
+        let at_once = self.read(query, serializable);
         async move {
-            match answer {
-                Some(answer) => answer,
-                None => {
-                    self.confirm().await?;
-                    self.read(query)
-                }
+            if let Some(answer) = at_once.transpose() {
+                return answer;
             }
+            self.confirm().await?;
+            let answer = self.read(query, true)?;
+            Ok(answer.expect("what was confirmed is read"))
         }
     }
 
