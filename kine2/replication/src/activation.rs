@@ -169,6 +169,9 @@ impl Unit {
                     part: name,
                     after: last,
                 });
+            } else if theirs.commit > last.index && !skips {
+                // What is final there is not here, and cannot be fetched: only the other has it.
+                self.part(&name).is_behind = true;
             } else {
                 self.activate_part(&name);
             }

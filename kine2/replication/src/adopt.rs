@@ -36,6 +36,9 @@ impl Unit {
             ..HardState::adopting(config)
         };
         self.twin = false;
+        for (name, part) in &mut self.parts {
+            part.is_behind &= self.hard.config.has(name, &self.me);
+        }
         self.forget_epoch();
         self.peer.trust(self.now);
         self.register.on_adopted();

@@ -162,6 +162,8 @@ impl Unit {
     fn stop_now(&mut self) {
         self.deactivate();
         self.stopping = false;
+        // A stopped node says nothing, and must not wake up for it.
+        self.commit_due = None;
         self.hard.stopped = true;
         self.write_hard();
     }

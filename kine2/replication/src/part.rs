@@ -39,6 +39,8 @@ pub(crate) struct Part {
     /// The log contradicts the primary's below the commit index (`repl L4`).
     pub(crate) diverged: bool,
 
+    /// The peer in sync has what is final and is not in this log: the disk went back (`repl I4`).
+    pub(crate) is_behind: bool,
     /// This node may order, commit and read the part (`repl K2`).
     pub(crate) active: bool,
     /// On the way to being active by A2.
@@ -154,6 +156,7 @@ impl Part {
             log: PartLog::new(loaded.history),
             data: loaded.data,
             diverged: false,
+            is_behind: false,
             active: false,
             fetching: None,
             barrier: LogIndex(0),

@@ -21,6 +21,8 @@ pub(crate) struct Peer {
     pub(crate) heard_active: Duration,
     /// When the newest frame was sent that the peer echoed.
     pub(crate) echoed_sent: Duration,
+    /// The same, but that no new trust makes it later: it is known to have lived then.
+    pub(crate) answered: Duration,
     /// The highest number the peer echoed in this epoch and run (`repl R2`).
     pub(crate) echoed: u64,
     /// The highest number of the peer's frames taken in, of this epoch and run.
@@ -43,6 +45,7 @@ impl Peer {
             heard: false,
             heard_active: now,
             echoed_sent: now,
+            answered: Duration::ZERO,
             echoed: 0,
             echo: 0,
             sent: VecDeque::new(),
@@ -81,6 +84,7 @@ impl Peer {
         self.echoed = self.echoed.max(echo);
         while let Some((_, at)) = self.sent.pop_front_if(|(number, _)| *number <= echo) {
             self.echoed_sent = self.echoed_sent.max(at);
+            self.answered = self.answered.max(at);
         }
     }
 }

@@ -472,7 +472,7 @@ impl Unit {
     }
 
     fn peer_is_gone(&self) -> bool {
-        let age = self.now.saturating_sub(self.peer.echoed_sent);
+        let age = self.now.saturating_sub(self.peer.answered);
         self.peer.refused || self.peer.link != Link::Up || age > HAND_OVER_AGE_MAX
     }
 

@@ -354,12 +354,14 @@ impl Unit {
                     self.peer.on_echo(frame.echo);
                 }
                 self.on_secondary_frame(frame);
+            } else if frame.run > self.hard.run {
+                self.on_forgotten_run(frame.run);
             }
             return;
         }
-        // L3: run >= the own one, then store it.
+        // L3: run >= the own one, then store it. A primary that forgot it is told.
         if frame.run < self.hard.run {
-            return;
+            return self.send_config();
         }
         if frame.run > self.hard.run {
             self.accept_run(frame.run);
@@ -367,6 +369,14 @@ impl Unit {
         self.peer.node = Some(frame.from.clone());
         self.peer.echo = self.peer.echo.max(frame.number);
         self.on_primary_frame(frame);
+    }
+
+    /// The other node accepted a run of this epoch that this primary does not know of: its disk
+    /// went back (`repl I4`). It must not use that run again (A5).
+    fn on_forgotten_run(&mut self, run: u32) {
+        self.deactivate();
+        self.hard.run = run;
+        self.begin_if_primary();
     }
 
     fn heard_peer(&mut self) {
@@ -493,7 +503,8 @@ impl Unit {
             return false;
         };
         let replica = self.hard.config.replica(name, &self.me);
-        replica.is_some_and(|r| r.storage == part.storage) && part.data == DataState::Complete
+        let is_whole = part.data == DataState::Complete && !part.is_behind;
+        replica.is_some_and(|r| r.storage == part.storage) && is_whole
     }
 
     /// L2, R2: two nodes must have what is committed and confirm what is read: the part is

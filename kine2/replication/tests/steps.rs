@@ -10,9 +10,9 @@ use bytes::Bytes;
 use kine2_replication::{
     Act, Answer, Arbiter, Ask, Body, ClusterId, Command, Config, DataState, Event, Form, Frame,
     HardState, Heartbeat, History, Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy,
-    NodeRef, Opened, PartName, PartSummary, Policies, Position, Record, RegisterKey, RequestId,
-    State, Step, StreamId, Tell, Timers, Unit, WINDOW_ENTRIES_MAX, WitnessId, WitnessLife,
-    WitnessWord, WriteId,
+    NodeRef, Opened, PartName, PartSummary, Policies, Position, Record, Refusal, RegisterKey,
+    Replica, RequestId, State, Step, StreamId, Tell, Timers, Unit, WINDOW_ENTRIES_MAX, WitnessId,
+    WitnessLife, WitnessWord, WriteId,
 };
 
 const W: WitnessId = WitnessId(9);
@@ -118,6 +118,13 @@ impl A {
             body,
         };
         self.tell(Event::Frame(Box::new(frame)))
+    }
+
+    /// The witness and b say what there is: the start is over.
+    fn hears_both(&mut self) {
+        heard(self);
+        let config = Box::new(self.unit.config().clone());
+        self.frame(Body::ConfigNotice(config));
     }
 
     /// b is empty, opens the stream and has all.
@@ -455,4 +462,189 @@ fn a_primary_with_a_failed_disk_makes_no_configuration_by_itself() {
         }));
     }
     assert_eq!(*a.unit.config(), added);
+}
+
+/// A new witness that refuses the record of a change is asked again with another one, after a
+/// pause: late answers to what was asked before say nothing about it.
+#[test]
+fn a_refused_change_of_the_arbiter_is_tried_again_after_a_pause() {
+    const NEW: WitnessId = WitnessId(10);
+    let mut a = A::new(at_witness());
+    heard(&mut a);
+    let inits = |steps: &[Step]| {
+        let calls = steps.iter().filter_map(|step| match &step.act {
+            Act::Call(call) if matches!(call.ask, Ask::Init(_)) => Some(call.number),
+            _ => None,
+        });
+        calls.collect::<Vec<u64>>()
+    };
+    let arbiter = Arbiter::Witness {
+        id: NEW,
+        address: "w:2".into(),
+    };
+    let old_lost = false;
+    let steps = a.tell(Event::Command(Command::ChangeArbiter { arbiter, old_lost }));
+    let mut asked = inits(&steps);
+    assert_eq!(asked.len(), 1);
+    // It says so twice at once, as calls are repeated on their way.
+    let pause = Timers::default().cas_timeout;
+    let end = a.now + 3 * pause;
+    while a.now < end {
+        let refused = WitnessWord {
+            key: key(),
+            witness: NEW,
+            life: WitnessLife(1),
+            answers: asked.last().copied(),
+            tell: Tell::Refused(Refusal::Generation),
+        };
+        let steps = a.tell(Event::Witness(Box::new(refused)));
+        asked.extend(inits(&steps));
+    }
+    assert!(
+        (3..=4).contains(&asked.len()),
+        "{} attempts in three pauses",
+        asked.len()
+    );
+}
+
+/// What is committed is told to the peer a moment later: a node that was stopped meanwhile does
+/// not wake up for it.
+#[test]
+fn a_stopped_node_has_nothing_to_wake_up_for() {
+    let mut a = A::new(at_witness());
+    heard(&mut a);
+    a.catch_up();
+    let steps = a.propose(1);
+    a.written(last_write(&steps));
+    let stream = StreamId {
+        boot: 1,
+        opening: 1,
+    };
+    a.frame(Body::Ack {
+        part: store(),
+        stream,
+        matched: LogIndex(1),
+    });
+    let told_at = a.unit.deadline();
+    assert!(
+        told_at < a.now + Duration::from_millis(5),
+        "it is to be told soon"
+    );
+    a.tell(Event::Command(Command::Stop { force: true }));
+    assert_eq!(a.unit.status().state, State::Stop);
+    a.now = told_at + Duration::from_millis(1);
+    a.tell(Event::Tick);
+    assert!(a.unit.deadline() > a.now, "it turns in circles");
+}
+
+/// a is the primary, b in sync with it.
+fn mirrored() -> Config {
+    let mut config = at_witness();
+    let b = NodeRef::new("b", 2);
+    config.members.insert(b.clone());
+    let storage = Incarnation(20);
+    let replica = Replica { node: b, storage };
+    config.in_sync.get_mut(&store()).unwrap().insert(replica);
+    config
+}
+
+fn forms_asked_for(steps: &[Step]) -> Vec<Form> {
+    let forms = steps.iter().filter_map(|step| match &step.act {
+        Act::Call(call) => match &call.ask {
+            Ask::Cas(cas) => Some(cas.form.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    forms.collect()
+}
+
+fn number_of_hello(steps: &[Step]) -> Option<u64> {
+    steps.iter().find_map(|step| match &step.act {
+        Act::Send(frame) if matches!(frame.body, Body::Hello(_)) => Some(frame.number),
+        _ => None,
+    })
+}
+
+/// `repl I4`: a primary whose disk went back further than the other node's log reaches serves
+/// nothing and gives up nothing: it hands over.
+#[test]
+fn a_primary_that_lacks_what_is_final_at_the_other_node_hands_over() {
+    let mut a = A::new(mirrored());
+    a.hears_both();
+    let steps = a.tell(Event::Link(Link::Up));
+    a.echo = number_of_hello(&steps).expect("it says Hello");
+    let base = Position {
+        index: LogIndex(40),
+        ..Position::START
+    };
+    let summary = PartSummary {
+        storage: Incarnation(20),
+        data: DataState::Complete,
+        history: History::new(base),
+        commit: LogIndex(40),
+    };
+    let summaries = BTreeMap::from([(store(), summary)]);
+    let mut steps = a.frame(Body::HelloAck(summaries));
+    for _ in 0..100 {
+        steps.extend(a.tell(Event::Tick));
+    }
+    assert!(!a.unit.is_active(&store()));
+    assert_eq!(forms_asked_for(&steps), [Form::Abdicate]);
+}
+
+/// `repl I4`, A5: a primary whose disk went back does not use a run again that the other node
+/// knows of, and goes on by a higher one.
+#[test]
+fn a_primary_that_forgot_its_run_takes_a_higher_one() {
+    let mut a = A::new(mirrored());
+    a.hears_both();
+    a.tell(Event::Link(Link::Up));
+    assert_eq!(a.unit.run(), 1);
+    a.frames += 1;
+    let config = a.unit.config().clone();
+    let steps = a.tell(Event::Frame(Box::new(Frame {
+        key: key(),
+        from: NodeRef::new("b", 2),
+        id: config.id(),
+        run: 3,
+        number: a.frames,
+        echo: 0,
+        body: Body::ConfigNotice(Box::new(config)),
+    })));
+    assert_eq!(a.unit.run(), 4);
+    let [(write, hard)] = &hard_writes(&steps)[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(hard.run, 4);
+    let hello = steps
+        .iter()
+        .find(|step| matches!(sent(step), Some(Body::Hello(_))));
+    assert_eq!(hello.expect("it says Hello in it").after, *write);
+}
+
+/// `repl I1`: a failed disk is handed over only to a peer that answered lately. After a standstill
+/// of its own the node trusts it anew, and knows nothing of it.
+#[test]
+fn a_failed_disk_is_not_handed_over_to_who_has_not_answered_since_a_standstill() {
+    for stood_still in [false, true] {
+        let mut a = A::new(mirrored());
+        a.hears_both();
+        let steps = a.tell(Event::Link(Link::Up));
+        a.echo = number_of_hello(&steps).expect("it says Hello");
+        let summary = PartSummary {
+            storage: Incarnation(20),
+            data: DataState::Complete,
+            history: History::new(Position::START),
+            commit: LogIndex(0),
+        };
+        a.frame(Body::HelloAck(BTreeMap::from([(store(), summary)])));
+        assert!(a.unit.is_active(&store()));
+        if stood_still {
+            a.now += Duration::from_secs(3);
+        }
+        let steps = a.tell(Event::DiskFailed { part: store() });
+        let expected: &[Form] = if stood_still { &[] } else { &[Form::Abdicate] };
+        assert_eq!(forms_asked_for(&steps), expected);
+    }
 }
