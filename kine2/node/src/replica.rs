@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kine2_replication::{
-    Act, Answer, DataState, Durable, Event, HardState, Incarnation, Loaded, PartName, Record, Step,
-    Timers, Unit, Write, WriteId,
+    Act, Answer, Body, DataState, Durable, Event, HardState, Incarnation, Loaded, PartName, Record,
+    Step, Timers, Unit, Write, WriteId,
 };
 
 use crate::output::{LogRecord, LogWrite};
@@ -83,6 +83,25 @@ impl Replica {
     pub(crate) fn put_back(&mut self, act: Act) {
         let after = WriteId(0);
         self.steps.push_front(Step { after, act });
+    }
+
+    /// Takes out what only says that this node lives: what it tells the witness, and heartbeats.
+    /// It need not wait until what is committed is applied.
+    pub(crate) fn take_signs_of_life(&mut self) -> Vec<Act> {
+        self.steps.extend(self.unit.take_steps());
+        let durable = self.durable;
+        let is_sign = |step: &Step| {
+            let says = match &step.act {
+                Act::Send(frame) => matches!(frame.body, Body::Heartbeat(_)),
+                Act::Call(_) => true,
+                _ => false,
+            };
+            says && step.after <= durable
+        };
+        let steps = std::mem::take(&mut self.steps);
+        let (signs, others): (Vec<_>, Vec<_>) = steps.into_iter().partition(is_sign);
+        self.steps = others.into();
+        signs.into_iter().map(|step| step.act).collect()
     }
 
     /// Whether no step waits for a write.

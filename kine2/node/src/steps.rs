@@ -23,6 +23,10 @@ impl<W> Node<W> {
                 Act::Write(write) => self.on_write(write)?,
                 Act::Apply { part, through } => {
                     if !self.apply_through(now, through)? {
+                        // Who takes long to apply a log is alive all the same.
+                        let signs = self.replica.take_signs_of_life();
+                        let signs = signs.into_iter().map(Work::Act);
+                        self.output.work.extend(signs);
                         self.replica.put_back(Act::Apply { part, through });
                         return Ok(());
                     }
