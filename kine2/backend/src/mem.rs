@@ -31,6 +31,20 @@ struct State {
 }
 
 impl MemBackend {
+    /// Another backend that holds what is durable in this one, as an image of its disk does.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        let durable = self.inner.read().durable.clone();
+        let inner = Inner {
+            live: durable.clone(),
+            durable,
+            since_checkpoint: Vec::new(),
+        };
+        Self {
+            inner: RwLock::new(inner),
+        }
+    }
+
     /// Falls back to the last checkpoint, as a crash does at worst.
     pub fn crash(&self) {
         let mut inner = self.inner.write();

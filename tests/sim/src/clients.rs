@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::alarms::{Alarm, Alarms};
+use crate::compactions::Compactions;
 use crate::due::{Due, Said};
 use crate::history::{
-    Ask, Compare, History, Key, LeaseId, Moment, Op, Operation, Outcome, Put, Relation, Reply,
-    Target, Txn,
+    Ask, Changes, Compare, History, Key, LeaseId, Moment, Op, Operation, Outcome, Put, Relation,
+    Reply, Target, Txn,
 };
 use crate::leases::Leases;
+use crate::model::Model;
 use crate::network::up_to;
 use crate::plan::ms;
 use crate::process::Caller;
@@ -32,9 +35,18 @@ pub struct Clients {
     pub longest_gap: Duration,
     /// What was promised of leases.
     pub leases: Leases,
+    /// What is known of compactions.
+    pub compactions: Compactions,
+    /// What is known of alarms.
+    pub alarms: Alarms,
+    /// What each revision did, by the node that applied it first: for what no watch was told of
+    /// because it was forgotten before.
+    pub shown: BTreeMap<i64, Changes>,
     /// They ask for nothing more.
     pub stopped: bool,
     clients: Vec<Client>,
+    /// The store when the history began that is judged.
+    first: Model,
     /// Requests, and whether they count: one that was surely never tried does not.
     operations: Vec<(Operation, bool)>,
     moment: Moment,
@@ -51,6 +63,8 @@ struct Client {
     doing: Option<Doing>,
     /// Revisions of keys, as it saw them last.
     known: BTreeMap<Key, i64>,
+    /// The newest revision it saw.
+    newest: i64,
     leases: Vec<LeaseId>,
 }
 
@@ -70,9 +84,42 @@ impl Clients {
     pub fn history(&self) -> History {
         let counted = self.operations.iter().filter(|(_, counts)| *counts);
         History {
+            first: self.first.clone(),
             operations: counted.map(|(operation, _)| operation.clone()).collect(),
+            watched: self.shown.clone(),
             ..History::default()
         }
+    }
+
+    /// From now on another history counts, of a store that is like this now.
+    pub fn begin_anew(&mut self, first: Model, compacted: i64) {
+        self.operations.clear();
+        self.shown = BTreeMap::from([(first.revision, Changes::new())]);
+        for lease in &first.leases {
+            // Time may end it.
+            self.moment += 1;
+            let expiry = Operation {
+                invoked: self.moment,
+                ask: Ask::Revoke(*lease),
+                outcome: Outcome::Unknown,
+            };
+            self.operations.push((expiry, true));
+        }
+        self.leases.forgive();
+        self.compactions = Compactions::of(compacted);
+        self.alarms = Alarms::unsure(self.alarms.nodes_raise);
+        for client in &mut self.clients {
+            client.known.clear();
+            client.leases.clear();
+            client.newest = first.revision;
+        }
+        self.first = first;
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.clients.len()
     }
 
     /// Attempts that wait for an answer of this node.
@@ -127,6 +174,7 @@ impl World {
             patience,
             doing: None,
             known: BTreeMap::new(),
+            newest: self.clients.first.revision,
             leases: Vec::new(),
         });
         self.push(ms(10), Due::Client(c));
@@ -158,8 +206,12 @@ impl World {
             ask,
             outcome: Outcome::Unknown,
         };
-        // Renewals have a judge of their own.
-        let counts = !matches!(operation.ask, Ask::Renew(_));
+        match operation.ask {
+            Ask::Compact { revision, .. } => self.clients.compactions.on_asked(revision),
+            Ask::Alarm { alarm, raise } => self.clients.alarms.on_asked(invoked, alarm, raise),
+            _ => {}
+        }
+        let counts = operation.ask.is_ordered();
         self.clients.operations.push((operation, counts));
         self.clients.clients[c].doing = Some(Doing {
             at,
@@ -189,7 +241,7 @@ impl World {
             Ask::Grant(id) => leases.on_grant(id, ttl(), now),
             Ask::Renew(id) => leases.on_renewal(id, now),
             Ask::Revoke(id) => leases.on_revoke(id),
-            Ask::Get(_) | Ask::Put(_) | Ask::Delete(_) | Ask::Txn(_) => {}
+            _ => {}
         }
         self.push(patience, Due::Timeout(caller));
         // Now and then a request or its answer gets lost between the two.
@@ -212,10 +264,16 @@ impl World {
         let (at, tries) = (doing.at, doing.tries);
         match said {
             Said::Reply(reply) => {
-                self.coverage.mark("client: answered");
-                self.clients.on_answered(self.now);
-                self.learn(caller.client, at, &reply);
                 let moment = self.clients.next_moment();
+                let judged = self.judge_reply(at, moment, &reply);
+                judged.unwrap_or_else(|what| panic!("{what}"));
+                if let Reply::Refused(_) = reply {
+                    self.clients.operations[at].1 = false;
+                } else {
+                    self.coverage.mark("client: answered");
+                    self.clients.on_answered(self.now);
+                }
+                self.learn(caller.client, at, &reply);
                 self.clients.operations[at].0.outcome = Outcome::Known(moment, reply);
                 self.free(caller.client);
             }
@@ -258,7 +316,7 @@ impl World {
         self.coverage.mark("client: not known");
         // A read without an answer says nothing.
         let (operation, counts) = &mut self.clients.operations[at];
-        *counts = operation.ask.is_write();
+        *counts = operation.ask.is_write() && operation.ask.is_ordered();
         let client = &mut self.clients.clients[c];
         client.node = 1 - client.node;
         self.free(c);
@@ -270,11 +328,57 @@ impl World {
         self.push(after, Due::Client(c));
     }
 
+    /// Judges what order says nothing about.
+    fn judge_reply(&mut self, at: usize, now: Moment, reply: &Reply) -> Result<(), String> {
+        let Clients {
+            operations,
+            compactions,
+            alarms,
+            ..
+        } = &mut self.clients;
+        let Operation { invoked, ask, .. } = &operations[at].0;
+        let (invoked, coverage) = (*invoked, &mut self.coverage);
+        match (ask, reply) {
+            (_, Reply::Refused(alarm)) => {
+                coverage.mark(match alarm {
+                    Alarm::NoSpace => "client: refused by NOSPACE",
+                    Alarm::Corrupt => "client: refused by CORRUPT",
+                });
+                alarms.on_refused(invoked, *alarm)
+            }
+            (Ask::Put(_), Reply::Put(..)) => alarms.on_written(invoked),
+            (Ask::Alarm { alarm, raise }, Reply::AlarmSet) => {
+                coverage.mark("client: alarm set");
+                alarms.on_done(invoked, now, *alarm, *raise);
+                Ok(())
+            }
+            (Ask::Compact { revision, physical }, Reply::Compacted) => {
+                coverage.mark(match physical {
+                    true => "client: compacted, space freed",
+                    false => "client: compacted",
+                });
+                compactions.on_done(invoked, now, *revision)
+            }
+            (Ask::Compact { revision, .. }, Reply::Gone) => compactions.on_refused(*revision),
+            (Ask::GetAt(key, revision), Reply::Records(_, records)) => {
+                coverage.mark("client: the past read");
+                compactions.on_read(invoked, *key, *revision, records.clone())
+            }
+            (Ask::GetAt(_, revision), Reply::Gone) => {
+                coverage.mark("client: the past is gone");
+                compactions.on_refused(revision + 1)
+            }
+            (_, Reply::Future) => Err(format!("{ask:?}: a revision that was seen is yet to come")),
+            _ => Ok(()),
+        }
+    }
+
     fn learn(&mut self, c: usize, at: usize, reply: &Reply) {
         let client = &mut self.clients.clients[c];
+        client.newest = client.newest.max(reply.revision().unwrap_or_default());
         let sent = client.doing.as_ref().map_or(self.now, |doing| doing.sent);
         match (&self.clients.operations[at].0.ask, reply) {
-            (_, Reply::Records(_, records)) => {
+            (Ask::Get(_), Reply::Records(_, records)) => {
                 let seen = records.iter().map(|(key, seen)| (*key, seen.modified));
                 client.known.extend(seen);
             }
@@ -305,6 +409,9 @@ impl World {
             let (key, lease) = (0, 0);
             return Ask::Put(Put { key, value, lease });
         }
+        if let Some(ask) = self.draw_unordered(c, key) {
+            return ask;
+        }
         let client = &self.clients.clients[c];
         let lease = match client.leases.last() {
             Some(id) if self.rng.percent(30) => *id,
@@ -333,6 +440,31 @@ impl World {
                 None => Ask::Get(None),
             },
         }
+    }
+
+    /// What is judged apart: of the past, and of alarms.
+    fn draw_unordered(&mut self, c: usize, key: Key) -> Option<Ask> {
+        let back = i64::try_from(self.rng.below(40)).expect("few");
+        let oldest = self.clients.first.revision;
+        let revision = self.clients.clients[c].newest - back;
+        if self.plan.compacts && revision > oldest && self.rng.percent(6) {
+            let one = self.rng.percent(50).then_some(key);
+            return Some(match self.rng.below(3) {
+                0 => Ask::Compact {
+                    revision,
+                    physical: self.rng.percent(30),
+                },
+                _ => Ask::GetAt(one, revision),
+            });
+        }
+        let wants_alarm = self.plan.alarms || self.clients.alarms.nodes_raise;
+        if wants_alarm && self.rng.percent(5) {
+            return Some(Ask::Alarm {
+                alarm: self.rng.choose(&[Alarm::NoSpace, Alarm::Corrupt]),
+                raise: self.plan.alarms && self.rng.percent(25),
+            });
+        }
+        None
     }
 
     /// As Kubernetes does: only if nobody changed it since.

@@ -7,6 +7,7 @@ use kine2_replication::{
     Frame, Link, LogIndex, Position, WitnessCall, WitnessId, WitnessLife, WitnessWord,
 };
 
+use crate::episodes::Episode;
 use crate::history::{Ask, Reply};
 use crate::process::Caller;
 
@@ -54,6 +55,11 @@ pub enum Due {
     /// A watch without a stream looks for a node; one with a stream asks how far it is.
     Watch(usize),
     Fault,
+    Episode(Episode),
+    /// Images of the disks are made, to go back to later.
+    KeepImages,
+    /// Bits turn over on the disk of a machine that is down; then it starts.
+    Rot(usize),
 }
 
 /// What a client is told by a node.
@@ -99,6 +105,9 @@ impl Due {
             | Self::Timeout(_)
             | Self::Retry(_)
             | Self::Watch(_)
+            | Self::Episode(_)
+            | Self::KeepImages
+            | Self::Rot(_)
             | Self::Fault => None,
         }
     }

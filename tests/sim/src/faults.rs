@@ -4,15 +4,15 @@ use std::io::ErrorKind;
 
 use kine2_node::Event;
 use kine2_replication::{
-    Arbiter, Command, Event as ReplicaEvent, HardState, Incarnation, NodeRef, WitnessId,
+    Arbiter, Command, Event as ReplicaEvent, HardState, Incarnation, NodeRef, Policies, WitnessId,
 };
+use kine2_sim_kit::WitnessHost;
 use kine2_wal::fake::Operation;
 
 use crate::due::Due;
 use crate::machine::Machine;
 use crate::network::WITNESS;
 use crate::plan::{ms, witness};
-use crate::witness_host::WitnessHost;
 use crate::world::World;
 
 impl World {
@@ -20,6 +20,9 @@ impl World {
         let every = u64::try_from(self.plan.fault_every.as_millis()).expect("short");
         let after = ms(10 + self.rng.below(2 * every));
         self.push(after, Due::Fault);
+        if self.quiet {
+            return;
+        }
         let n = self.rng.pick(2);
         match self.rng.below(30) {
             0..3 => self.kill_for_a_while(n),
@@ -49,6 +52,7 @@ impl World {
             19..22 if self.plan.operator => self.operate(n),
             22..24 if self.plan.disks => self.break_disk(n),
             24 if self.plan.disks => self.wipe(n),
+            25 if self.plan.rot => self.rot(n),
             _ => self.open_links(),
         }
     }
@@ -156,7 +160,16 @@ impl World {
     }
 
     fn operate(&mut self, n: usize) {
-        match self.rng.below(5) {
+        match self.rng.below(8) {
+            5 => {
+                self.coverage.mark("operator: promote");
+                self.command(n, Command::Promote);
+            }
+            6 => {
+                self.coverage.mark("operator: stop by force");
+                self.command(n, Command::Stop { force: true });
+            }
+            7 => self.change_policies(n),
             0..2 => {
                 self.coverage.mark("operator: swap");
                 let partial = self.rng.percent(50);
@@ -174,6 +187,22 @@ impl World {
             }
             _ => self.change_arbiter(n),
         }
+    }
+
+    fn change_policies(&mut self, n: usize) {
+        self.coverage.mark("operator: other policies");
+        let names = self
+            .machines
+            .each_ref()
+            .map(|machine| machine.me.name.clone());
+        let policies = Policies {
+            swap_back: self.rng.percent(50),
+            boot_alone: self.rng.percent(80),
+            preferred: self
+                .rng
+                .choose(&[None, Some(names[0].clone()), Some(names[1].clone())]),
+        };
+        self.command(n, Command::SetPolicies(policies));
     }
 
     fn change_arbiter(&mut self, n: usize) {
@@ -209,6 +238,7 @@ impl World {
         let disk = &self.machines[n].disk;
         if self.rng.percent(30) {
             self.coverage.mark("disk: full");
+            self.clients.alarms.nodes_raise = true;
             disk.limit_bytes(Some(0));
         } else {
             self.coverage.mark("disk: a flush failed");
@@ -249,18 +279,22 @@ impl World {
 
     /// The machine is wiped where that loses nothing, and started in any case.
     pub(crate) fn on_wiped(&mut self, n: usize) {
-        let config = self.config();
-        let other = &self.machines[1 - n].me;
-        let lone = !matches!(config.arbiter, Arbiter::Witness { .. });
-        let elsewhere = config.has(&self.part, other);
-        // Nor while a change is under way by which it may become the only one.
-        let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
-        let stores = self.witnesses.iter().any(WitnessHost::is_writing);
-        let down = self.machines[n].process.is_none();
-        if down && elsewhere && !lone && !calls && !stores {
+        if self.is_spare(n) {
             self.replace(n);
         }
         self.start(n);
+    }
+
+    /// A machine is down and nothing is lost with what it has: the other one has it, and no change
+    /// is under way by which this one may become the only one.
+    pub(crate) fn is_spare(&self, n: usize) -> bool {
+        let config = self.config();
+        let lone = !matches!(config.arbiter, Arbiter::Witness { .. });
+        let elsewhere = config.has(&self.part, &self.machines[1 - n].me);
+        let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
+        let stores = self.witnesses.iter().any(WitnessHost::is_writing);
+        let is_down = self.machines[n].process.is_none();
+        is_down && elsewhere && !self.behind[1 - n] && !lone && !calls && !stores
     }
 
     /// A machine that is down has lost all it had, and joins the unit as it stands.
@@ -278,6 +312,7 @@ impl World {
         machine.life = old.life;
         let line = format!("{} has lost all it had, and joins again", old.me.name);
         self.machines[n] = machine;
+        self.behind[n] = false;
         self.tell_story(line);
     }
 

@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::alarms::Alarm;
+use crate::model::Model;
+
 /// A key.
 pub type Key = u8;
 /// A value; no two writes have the same.
@@ -29,8 +32,24 @@ pub enum Ask {
     Grant(LeaseId),
     /// A lease ended, with its keys: by a client, or by time.
     Revoke(LeaseId),
-    /// A lease made to live longer: no part of what is judged by order.
+    /// A lease made to live longer: no part of what is judged by order, as all that follows.
     Renew(LeaseId),
+    /// One key, or all of them, as they were at a revision.
+    GetAt(Option<Key>, i64),
+    /// History before a revision forgotten.
+    Compact {
+        /// The revision.
+        revision: i64,
+        /// Answered once its space is free.
+        physical: bool,
+    },
+    /// An alarm raised, or cleared.
+    Alarm {
+        /// Which.
+        alarm: Alarm,
+        /// Raised.
+        raise: bool,
+    },
 }
 
 /// A key set.
@@ -137,6 +156,16 @@ pub enum Reply {
     Renewed(i64),
     /// No such lease.
     LeaseNotFound,
+    /// History before the revision that was named is forgotten.
+    Compacted,
+    /// Nothing was done: history that it needs is gone.
+    Gone,
+    /// Nothing was done: the revision is yet to come.
+    Future,
+    /// The alarm is as was wanted.
+    AlarmSet,
+    /// Nothing was done: an alarm is raised.
+    Refused(Alarm),
 }
 
 /// How a request ended.
@@ -165,6 +194,8 @@ pub type Changes = BTreeMap<Key, Option<Seen>>;
 /// All that clients saw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    /// The store when it began.
+    pub first: Model,
     /// Requests, in the order sent.
     pub operations: Vec<Operation>,
     /// Revisions that a watch of all keys told of.
@@ -177,7 +208,21 @@ impl Ask {
     /// Whether it can change anything.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        !matches!(self, Self::Get(_) | Self::Renew(_))
+        !matches!(self, Self::Get(_) | Self::GetAt(..) | Self::Renew(_))
+    }
+
+    /// Whether what it does is judged by the order of all that was done.
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        match self {
+            Self::Get(_)
+            | Self::Put(_)
+            | Self::Delete(_)
+            | Self::Txn(_)
+            | Self::Grant(_)
+            | Self::Revoke(_) => true,
+            Self::Renew(_) | Self::GetAt(..) | Self::Compact { .. } | Self::Alarm { .. } => false,
+        }
     }
 
     /// The values it may write.
@@ -190,9 +235,7 @@ impl Ask {
     pub fn names_lease(&self, lease: LeaseId) -> bool {
         match self {
             Self::Grant(id) | Self::Revoke(id) | Self::Renew(id) => *id == lease,
-            Self::Get(_) | Self::Put(_) | Self::Delete(_) | Self::Txn(_) => {
-                self.puts().any(|put| put.lease == lease)
-            }
+            _ => self.puts().any(|put| put.lease == lease),
         }
     }
 
@@ -203,9 +246,7 @@ impl Ask {
                 None,
                 txn.success.iter().chain(&txn.failure).copied().collect(),
             ),
-            Self::Get(_) | Self::Delete(_) | Self::Grant(_) | Self::Revoke(_) | Self::Renew(_) => {
-                (None, Vec::new())
-            }
+            _ => (None, Vec::new()),
         };
         let in_steps = steps.into_iter().filter_map(|op| match op {
             Op::Put(put) => Some(put),
@@ -225,7 +266,7 @@ impl Reply {
             | Self::Deleted(revision, _)
             | Self::Txn(revision, ..)
             | Self::Revoked(revision) => Some(*revision),
-            Self::Granted | Self::Renewed(_) | Self::LeaseNotFound => None,
+            _ => None,
         }
     }
 
@@ -235,7 +276,7 @@ impl Reply {
             Self::Records(_, records) => records.iter().map(|(_, seen)| *seen).collect(),
             Self::Put(_, prev) | Self::Deleted(_, prev) => prev.iter().copied().collect(),
             Self::Txn(_, _, steps) => steps.iter().flatten().copied().collect(),
-            Self::Granted | Self::Revoked(_) | Self::Renewed(_) | Self::LeaseNotFound => Vec::new(),
+            _ => Vec::new(),
         };
         seen.into_iter()
     }

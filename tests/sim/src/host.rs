@@ -1,19 +1,21 @@
 //! Nodes in a simulation: what happens to them, and what they want done.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
-use kine2_mvcc::Command;
+use kine2_mvcc::{Command, Revision};
 use kine2_node::{Done, Event, LogRecord, LogWrite, Output, Rejected, Work};
 use kine2_replication::{
-    Act, Body, Event as ReplicaEvent, Frame, Link, LogIndex, Notice, Standing, WitnessWord,
+    Act, Body, Event as ReplicaEvent, Frame, Link, LogIndex, Notice, Standing, Tell, WitnessWord,
 };
 
 use crate::due::{Due, Said};
 use crate::history::{Ask, Reply};
 use crate::network::{WITNESS, up_to};
 use crate::plan::ms;
-use crate::process::{Caller, EngineJob, Process, Stand, Waiter};
+use crate::process::{Caller, EngineJob, Process, RING_EVENTS_MAX, Stand, Waiter};
 use crate::speech;
+use crate::watching::Told;
 use crate::world::World;
 
 impl World {
@@ -38,6 +40,9 @@ impl World {
         process.wake_at = node.next_wake(clock);
         let after = process.stand(&part);
         self.check_stand(n, before, after);
+        if self.forcing {
+            self.note_in_force();
+        }
         self.expose(n, before.applied, after.applied);
         self.carry_out(n, output);
         self.poll_watches(n);
@@ -57,7 +62,7 @@ impl World {
         }
         let mirror = config.standing(part) == Some(Standing::Mirror);
         if after.is_active && after.commit > before.commit {
-            self.truth.commits(&machine.me.name, config.epoch);
+            self.truth.commits(&machine.me.name, config.id());
             let joint = unit.hard_state().pend_add.is_some();
             self.coverage.mark(match (joint, mirror) {
                 (true, _) => "D2: committed while an ADD is in doubt",
@@ -66,10 +71,16 @@ impl World {
             });
         }
         if after.is_active && !before.is_active {
+            if process.node.store().lease_ttls().next().is_some() {
+                self.coverage.mark("T2: leases given their whole time");
+            }
             self.coverage.mark(match mirror {
                 true => "A2: active with the other node",
                 false => "A1: alone and active by itself",
             });
+        }
+        if !after.is_active && after.applied > before.applied {
+            self.coverage.mark("L5: applied at the other node");
         }
         if after.is_active && before.is_active && after.epoch > before.epoch {
             self.coverage.mark("A3: active across an epoch");
@@ -90,9 +101,7 @@ impl World {
             let index = LogIndex(index);
             let position = machine.on_disk.position(index);
             let position = position.expect("only what is durable is applied");
-            let is_new = index > self.truth.exposed();
-            self.truth.expose(name, position);
-            if is_new && index > machine.on_disk.base.index {
+            if self.truth.expose(name, position) && index > machine.on_disk.base.index {
                 let entry = process.log.entry(index);
                 let command = Command::decode(&entry.payload).expect("commands are proposed");
                 if let Command::LeaseRevoke { id } = command {
@@ -104,6 +113,25 @@ impl World {
             }
         }
         process.log.forget_through(after);
+        if self.plan.compacts {
+            self.note_shown(n);
+        }
+    }
+
+    /// What revisions did that nobody applied before.
+    fn note_shown(&mut self, n: usize) {
+        let shown = &mut self.clients.shown;
+        let newest = shown.last_key_value().map_or(0, |(revision, _)| *revision);
+        let process = self.machines[n].process.as_ref().expect("it is up");
+        let events = process.node.store().events_since(Revision(newest + 1));
+        let events: Vec<_> = events.map(|event| event.encoded().clone()).collect();
+        let told = speech::told(&events);
+        // Of more than is kept in memory the first may be a part only.
+        let whole = |told: &&Told| told.revision > newest + 1 || events.len() < RING_EVENTS_MAX;
+        for told in told.iter().filter(whole) {
+            let changes = shown.entry(told.revision).or_default();
+            changes.insert(told.key, told.became);
+        }
     }
 
     fn carry_out(&mut self, n: usize, output: Output<Waiter>) {
@@ -170,10 +198,14 @@ impl World {
             Notice::Adopted(_) => return,
             Notice::SwapOff => self.coverage.mark("notice: a handover called off"),
             Notice::PartFailed(_) => self.coverage.mark("notice: a disk failed"),
-            Notice::Diverged(_) | Notice::Twin(_) => {
-                panic!("{name}: {notice:?} without force");
+            Notice::Diverged(_) => {
+                let forced = self.coverage.count("config: FORCE") > 0;
+                assert!(forced, "{name}: {notice:?} without force");
             }
-            Notice::WitnessRegressed => {}
+            Notice::Twin(_) => panic!("{name}: {notice:?} without force"),
+            Notice::WitnessRegressed => self
+                .coverage
+                .mark("W2: a node knows that the witness went back"),
         }
         self.tell_story(format!("{name}: {notice:?}"));
     }
@@ -233,6 +265,23 @@ impl World {
                     let written = ReplicaEvent::Written { part, through };
                     self.turn(n, Some(Event::Replica(written)));
                 }
+                self.use_quiet_time(n);
+            }
+            Err(error) => self.on_disk_error(n, &error.to_string()),
+        }
+    }
+
+    fn use_quiet_time(&mut self, n: usize) {
+        let process = self.process(n);
+        if process.log.under_way() > 0 {
+            return;
+        }
+        match process.log.use_quiet_time() {
+            Ok(is_full) => {
+                process.node.set_log_full(is_full);
+                if is_full {
+                    self.coverage.mark("disk: no room for the next segment");
+                }
             }
             Err(error) => self.on_disk_error(n, &error.to_string()),
         }
@@ -262,6 +311,12 @@ impl World {
             Body::Propose(_) => Some("X1: an arbiter proposed"),
             Body::Nack { .. } => Some("L4: a stream opened again after a refusal"),
             Body::Tail { .. } => Some("A2: the tail of the other node fetched"),
+            Body::Ack { .. } => Some("L3: acknowledged"),
+            Body::Append { entries, .. } => {
+                let durable = self.machines[n].on_disk.last().index;
+                let last = entries.last().map(|entry| entry.position.index);
+                (last > Some(durable)).then_some("L1: sent before it was durable")
+            }
             _ => None,
         };
         mark.into_iter().for_each(|mark| self.coverage.mark(mark));
@@ -298,15 +353,32 @@ impl World {
         if link != Link::Up && self.machines[1 - n].process.is_some() {
             return;
         }
-        if let Some(process) = &mut self.machines[n].process {
-            process.receiving = None;
+        if let Some(process) = &mut self.machines[n].process
+            && process.receiving.take().is_some()
+        {
+            self.coverage.mark("N5: an install given up half way");
         }
         self.turn(n, Some(Event::Replica(ReplicaEvent::Link(link))));
     }
 
     pub(crate) fn on_word(&mut self, n: usize, word: Box<WitnessWord>) {
         if !self.network.is_cut(WITNESS, n) {
+            self.mark_told(n, &word);
             self.turn(n, Some(Event::Replica(ReplicaEvent::Witness(word))));
+        }
+    }
+
+    /// C3: what a register says to a node.
+    fn mark_told(&mut self, n: usize, word: &WitnessWord) {
+        let (Tell::Register(told) | Tell::Moved(told)) = &word.tell else {
+            return;
+        };
+        if let Some(process) = &self.machines[n].process {
+            match told.epoch.cmp(&process.node.unit().config().epoch) {
+                Ordering::Greater => self.coverage.mark("C3: told by the witness"),
+                Ordering::Less => self.coverage.mark("C3: an old register proves nothing"),
+                Ordering::Equal => {}
+            }
         }
     }
 
@@ -335,7 +407,7 @@ impl World {
                 return self.push(after, Due::Said(caller, said));
             }
             (Ask::Renew(id), _) => Event::KeepAlive { id: *id, waiter },
-            (Ask::Get(_), _) if process.node.reads_locally() => {
+            (Ask::Get(_) | Ask::GetAt(..), _) if process.node.reads_locally() => {
                 self.coverage.mark("R1: read locally");
                 return self.answer(n, waiter, Ok(Done::Readable));
             }
@@ -353,9 +425,6 @@ impl World {
                 Said::Reply(speech::reply(&ask, applied.revision.0, &applied.answer))
             }
             Ok(Done::Readable) => {
-                let Ask::Get(key) = ask else {
-                    panic!("{ask:?} is no read")
-                };
                 self.truth.read(floor, process.applied());
                 let config = process.node.unit().config();
                 let mirror = config.standing(&self.part) == Some(Standing::Mirror);
@@ -364,13 +433,19 @@ impl World {
                     (true, true) => self.coverage.mark("R2: read after a confirmation"),
                     (true, false) => {}
                 }
-                Said::Reply(process.read(key))
+                Said::Reply(match ask {
+                    Ask::Get(key) => process.read(key),
+                    Ask::GetAt(key, revision) => process.read_at(key, revision),
+                    other => panic!("{other:?} is no read"),
+                })
             }
             Ok(Done::KeptAlive(ttl)) => Said::Reply(Reply::Renewed(ttl)),
             Err(Rejected::Refused(refusal)) => Said::Reply(speech::refusal(&ask, refusal)),
-            Err(Rejected::NotPrimary(..) | Rejected::Unavailable | Rejected::Busy) => {
+            Err(Rejected::NotPrimary(..)) => {
+                self.coverage.mark("K2: asked where it is not served");
                 Said::NotTried
             }
+            Err(Rejected::Unavailable | Rejected::Busy) => Said::NotTried,
             Err(Rejected::Unknown) => Said::Unknown,
         };
         let after = self.delay();

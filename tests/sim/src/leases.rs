@@ -69,6 +69,14 @@ impl Leases {
         self.slack += TICK;
     }
 
+    /// What was promised counts no more: the operator accepted the loss of it.
+    pub fn forgive(&mut self) {
+        for lease in self.leases.values_mut() {
+            lease.promised_from = None;
+            lease.ended = false;
+        }
+    }
+
     /// Its end is final. Answers whether time ended it: nobody asked for it.
     ///
     /// # Errors

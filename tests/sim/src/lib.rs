@@ -1,10 +1,13 @@
 //! Whole nodes on a virtual clock: what clients of two nodes and a witness see while everything
 //! goes wrong, from one seed. Described in docs/simulator.md.
 
+pub mod alarms;
 mod clients;
+pub mod compactions;
 pub mod coverage;
 pub mod downtime;
 pub mod due;
+pub mod episodes;
 mod faults;
 pub mod history;
 mod host;
@@ -18,7 +21,8 @@ pub mod network;
 pub mod plan;
 pub mod process;
 mod recovery;
-pub mod rng;
+mod rot;
+pub mod rules;
 pub mod seeds;
 pub mod speech;
 mod storage;
@@ -26,5 +30,5 @@ pub mod story;
 pub mod truth;
 mod watches;
 pub mod watching;
-mod witness_host;
+mod witnesses;
 pub mod world;

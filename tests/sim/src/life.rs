@@ -29,12 +29,21 @@ impl World {
                 self.tell_story(line);
                 return self.push(ms(300), Due::Start(n));
             }
+            Err(error @ WalError::Damaged { .. }) if self.machines[n].is_rotten => {
+                // Another incarnation, which gets all from the other node.
+                self.coverage.mark("I2: a damaged log given up");
+                let line = format!("{} does not start: {error}", self.machines[n].me.name);
+                self.tell_story(line);
+                self.replace(n);
+                return self.start(n);
+            }
             Err(error) => panic!("{}: a log that was whole: {error}", self.machines[n].me),
         };
         let part = self.part.clone();
         let machine = &mut self.machines[n];
         machine.life += 1;
         machine.is_slow = false;
+        machine.is_rotten = false;
         machine.on_disk = log.on_disk();
         machine.settle_state();
         let held = machine.state.held().expect("a state in memory");
@@ -53,6 +62,7 @@ impl World {
             seed,
         };
         let in_doubt = loaded.hard.pend_add.is_some();
+        let proposed = loaded.hard.prop.is_some();
         let clock = machine.clock(self.now);
         let process = Process::new(&self.plan, loaded, log, &machine.state, clock);
         machine.process = Some(process);
@@ -60,6 +70,9 @@ impl World {
         self.tell_story(format!("{name} starts"));
         if in_doubt {
             self.coverage.mark("D4: restarted with an ADD in doubt");
+        }
+        if proposed {
+            self.coverage.mark("X4: restarted with an arbiter proposed");
         }
         self.turn(n, None);
         if self.machines[1 - n].process.is_some() {
@@ -138,6 +151,7 @@ impl World {
         let machine = &mut self.machines[n];
         let possible = process.log.possible_ends(&machine.on_disk);
         let all = process.log.under_way();
+        let newest = process.log.own_under_way();
         if all > 0 && !process.failed {
             machine.disk.cut_power_after(reach);
             // It fails where the power is gone.
@@ -155,6 +169,10 @@ impl World {
             recovery.last
         );
         machine.on_disk = log.on_disk();
+        if newest.is_some_and(|newest| newest.hard != machine.on_disk.own.hard) {
+            self.coverage
+                .mark("C4: a configuration lost with the power");
+        }
         let name = machine.me.name.clone();
         if possible.last() != Some(&recovery.last) {
             self.coverage.mark("disk: a write lost by a power cut");

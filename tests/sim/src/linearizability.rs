@@ -123,7 +123,7 @@ impl<'h> Search<'h> {
     fn run(mut self) -> Result<Explanation, Verdict> {
         let answered = |at: &&usize| !self.is_open(**at);
         let mut state = State {
-            model: Model::default(),
+            model: self.history.first.clone(),
             done: vec![false; self.order.len()],
             first: 0,
             left: self.order.iter().filter(answered).count(),
@@ -204,6 +204,9 @@ impl<'h> Search<'h> {
         let mut revocations = Vec::new();
         for at in self.callable(state) {
             let operation = &self.history.operations[at];
+            if !self.may_fit(at, &state.model) {
+                continue;
+            }
             let (after, done) = self.outcome(&state.model, at);
             if !self.agrees_with_watch(&after, &done) {
                 continue;
@@ -269,6 +272,20 @@ impl<'h> Search<'h> {
         callable
     }
 
+    /// Whether it may come next, as far as that can be told without carrying it out.
+    fn may_fit(&self, at: usize, model: &Model) -> bool {
+        let operation = &self.history.operations[at];
+        match (&operation.outcome, &operation.ask) {
+            (Outcome::Known(_, reply), _) => {
+                let revision = reply.revision();
+                revision.is_none_or(|at| at == model.revision || at == model.revision + 1)
+            }
+            // It may be without effect on keys and yet explain something.
+            (Outcome::Unknown, Ask::Revoke(lease)) => model.leases.contains(lease),
+            (Outcome::Unknown, _) => self.may_make(at, model.revision + 1),
+        }
+    }
+
     /// Whether a request without an answer may have made this revision.
     fn may_make(&self, at: usize, made: i64) -> bool {
         match self.pinned.get(&at) {
@@ -330,6 +347,7 @@ impl<'h> Search<'h> {
 fn makers(history: &History) -> (BTreeMap<Value, i64>, i64) {
     let mut makers = history.glimpsed.clone();
     let mut newest = makers.values().copied().max().unwrap_or_default();
+    newest = newest.max(history.first.revision);
     for operation in &history.operations {
         if let Outcome::Known(_, reply) = &operation.outcome {
             newest = newest.max(reply.revision().unwrap_or_default());

@@ -11,7 +11,7 @@ use kine2_wal::{Recovery, Wal, WalError, WalOptions};
 const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// What is durable, known beside the log itself: what a crash must not take.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnDisk {
     /// What the node keeps beside the entries.
     pub own: Durable,
@@ -171,6 +171,17 @@ impl Log {
         self.under_way.len()
     }
 
+    /// What the node keeps beside the entries, if a write of it is on its way.
+    #[must_use]
+    pub fn own_under_way(&self) -> Option<Durable> {
+        let records = self.under_way.iter().flat_map(|write| &write.records);
+        let bytes = records.filter_map(|record| match record {
+            LogRecord::Hard(bytes) | LogRecord::Reset(_, bytes) => Some(bytes),
+            LogRecord::Truncate(_) | LogRecord::Entries(_) => None,
+        });
+        bytes.last().map(|bytes| decode(bytes))
+    }
+
     /// Makes the first `count` writes under way durable by one flush.
     ///
     /// # Errors
@@ -200,6 +211,19 @@ impl Log {
             "the log is what was written"
         );
         Ok(flushed)
+    }
+
+    /// Uses quiet time as the program does: makes the next segment ready, and notes that the last
+    /// batch was durable. Answers whether the disk has no room for that segment.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn use_quiet_time(&mut self) -> Result<bool, WalError> {
+        match self.wal.prepare_next() {
+            Ok(_) => self.wal.mark().map(|()| false),
+            Err(error) if error.is_no_space() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the log may end after a power cut: at what is durable, or anywhere on the way of the

@@ -32,6 +32,8 @@ pub struct Machine {
     pub frozen_until: Duration,
     /// Its disk does nothing for now.
     pub is_slow: bool,
+    /// Bits turned over on its disk.
+    pub is_rotten: bool,
     /// The process.
     pub process: Option<Process>,
 }
@@ -66,6 +68,7 @@ impl Machine {
             skew: Duration::ZERO,
             frozen_until: Duration::ZERO,
             is_slow: false,
+            is_rotten: false,
             process: None,
         }
     }

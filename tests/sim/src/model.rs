@@ -59,7 +59,9 @@ impl Model {
                 self.leases.insert(*lease);
                 Reply::Granted
             }
-            Ask::Renew(_) => Reply::Renewed(0),
+            Ask::Renew(_) | Ask::GetAt(..) | Ask::Compact { .. } | Ask::Alarm { .. } => {
+                unreachable!("{ask:?} is judged elsewhere")
+            }
             Ask::Revoke(lease) if !self.leases.contains(lease) => Reply::LeaseNotFound,
             Ask::Revoke(lease) => {
                 self.leases.remove(lease);

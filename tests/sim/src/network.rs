@@ -1,10 +1,10 @@
 //! Ways between the two nodes and the witnesses.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use kine2_sim_kit::{Links, Rng};
+
 use crate::plan::Plan;
-use crate::rng::Rng;
 
 /// The witnesses, as an end of a link; 0 and 1 are the nodes.
 pub const WITNESS: usize = 2;
@@ -12,8 +12,8 @@ pub const WITNESS: usize = 2;
 /// The network.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
-    /// Directed: from, to.
-    cut: BTreeSet<(usize, usize)>,
+    /// Which ways are cut.
+    pub links: Links,
     /// Added to each way between the nodes.
     pub slow: Duration,
     /// No chance any more: nothing is lost, and ways are short.
@@ -24,23 +24,22 @@ impl Network {
     /// Whether nothing gets from one to the other.
     #[must_use]
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.cut.contains(&(from, to))
+        self.links.is_cut(from, to)
     }
 
     /// Cuts both ways.
     pub fn cut(&mut self, a: usize, b: usize) {
-        self.cut.insert((a, b));
-        self.cut.insert((b, a));
+        self.links.cut(a, b);
     }
 
     /// Cuts one way.
     pub fn cut_one_way(&mut self, from: usize, to: usize) {
-        self.cut.insert((from, to));
+        self.links.cut_one_way(from, to);
     }
 
     /// All ways are open, and fast.
     pub fn heal(&mut self) {
-        self.cut.clear();
+        self.links.heal();
         self.slow = Duration::ZERO;
     }
 

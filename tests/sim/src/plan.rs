@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use kine2_replication::{Arbiter, LonePolicy, Timers, WitnessId};
+use kine2_sim_kit::Rng;
 
-use crate::rng::Rng;
+use crate::episodes::Episode;
 
 /// So many milliseconds.
 #[must_use]
@@ -47,6 +48,16 @@ pub struct Plan {
     pub operator: bool,
     /// Disks fail, fill up and are wiped.
     pub disks: bool,
+    /// Clients have history forgotten, and read what there is of it.
+    pub compacts: bool,
+    /// Clients raise alarms.
+    pub alarms: bool,
+    /// Bytes of the state from which on nodes raise NOSPACE; 0 for no limit.
+    pub quota_bytes: u64,
+    /// Disks turn bits over while their machines are down.
+    pub rot: bool,
+    /// Longer stories that a run is interrupted for, and when each may begin.
+    pub episodes: Vec<(Duration, Episode)>,
     /// Checkpoints come so often that logs are cut.
     pub checkpoint_every: Duration,
 }
@@ -67,7 +78,7 @@ impl Plan {
         let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1));
         let lone = rng.percent(12);
         let far = rng.percent(20);
-        Self {
+        let mut plan = Self {
             seed,
             arbiter: if lone {
                 Arbiter::None(LonePolicy::PreferPrimary)
@@ -89,7 +100,23 @@ impl Plan {
             operator: rng.percent(60),
             disks: rng.percent(50),
             checkpoint_every: ms(rng.choose(&[200, 1_500, 10_000])),
+            compacts: rng.percent(40),
+            alarms: rng.percent(10),
+            quota_bytes: rng.choose(&[0, 0, 0, 0, 0, 0, 0, 0, 20_000, 60_000]),
+            rot: rng.percent(30),
+            episodes: Vec::new(),
+        };
+        let some = [
+            Episode::Forced,
+            Episode::Reverted,
+            Episode::Reverted,
+            Episode::WitnessReverted,
+        ];
+        if rng.percent(30) {
+            let when = plan.chaos / 10 * (1 + u32::try_from(rng.below(9)).expect("few"));
+            plan.episodes.push((when, rng.choose(&some)));
         }
+        plan
     }
 
     /// Whether nothing is left to chance.
@@ -120,6 +147,11 @@ impl Plan {
             operator: false,
             disks: false,
             checkpoint_every: ms(30_000),
+            compacts: false,
+            alarms: false,
+            quota_bytes: 0,
+            rot: false,
+            episodes: Vec::new(),
         }
     }
 }
@@ -131,6 +163,7 @@ fn short_pauses() -> Timers {
         readd_backoff_max: ms(2000),
         readd_backoff_memory: ms(5000),
         swap_back_delay: ms(500),
+        failback_delay: ms(1_500),
         ..Timers::default()
     }
 }

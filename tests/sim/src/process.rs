@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
-    Backend, BackendStats, LogPosition, StateBatch, Store, StoreOptions, StreamId, WatchMessage,
-    WatchOptions, WatchRequest,
+    Backend, BackendStats, LogPosition, ReadError, StateBatch, Store, StoreOptions, StreamId,
+    WatchMessage, WatchOptions, WatchRequest,
 };
 use kine2_node::{Node, NodeOptions};
 use kine2_replication::{Loaded, LogIndex, PartName, Position};
@@ -18,7 +18,7 @@ use crate::plan::{Plan, ms};
 use crate::speech;
 
 /// Changes kept in memory beside the engine: few, so that watches read history.
-const RING_EVENTS_MAX: usize = 64;
+pub const RING_EVENTS_MAX: usize = 64;
 
 /// A process that runs.
 #[derive(Debug)]
@@ -128,6 +128,20 @@ impl Process {
         Reply::Records(revision.0, speech::records(&answer.records))
     }
 
+    /// Reads what was there at a revision.
+    ///
+    /// # Panics
+    /// When the state cannot be read.
+    pub fn read_at(&mut self, key: Option<Key>, revision: i64) -> Reply {
+        match self.node.range(&speech::query_at(key, revision)) {
+            Ok((newest, answer)) => Reply::Records(newest.0, speech::records(&answer.records)),
+            Err(ReadError::Refused(refusal)) => {
+                speech::refusal(&Ask::GetAt(key, revision), refusal)
+            }
+            Err(ReadError::Backend(error)) => panic!("a state in memory: {error}"),
+        }
+    }
+
     /// Does the next thing the engine has to do.
     ///
     /// # Panics
@@ -209,8 +223,8 @@ pub fn open(state: &Arc<MemBackend>) -> Store {
 
 fn options(plan: &Plan, seed: u64) -> NodeOptions {
     NodeOptions {
-        member_id: 1,
-        quota_bytes: 0,
+        member_id: speech::MEMBER_ID,
+        quota_bytes: plan.quota_bytes,
         command_bytes_max: 40 << 10,
         lease_ttl_min: Duration::from_secs(1),
         save_bytes: 16 << 10,

@@ -3,8 +3,9 @@
 use kine2_mvcc::{HashJob, Revision, StoreHash};
 use kine2_replication::{Arbiter, Command, Link};
 
+use crate::alarms::Alarm;
 use crate::due::Due;
-use crate::history::{Ask, LeaseId, Outcome};
+use crate::history::{Ask, LeaseId};
 use crate::linearizability;
 use crate::plan::ms;
 use crate::process::Process;
@@ -14,18 +15,25 @@ impl World {
     /// No more faults: all is up, whole and connected.
     pub(crate) fn heal(&mut self) {
         self.tell_story("the faults end".to_owned());
+        self.queue
+            .retain(|_, due| !matches!(due, Due::Fault | Due::Episode(_) | Due::KeepImages));
+        self.end_faults(&[0, 1]);
+    }
+
+    /// What is broken is mended, and these machines are up.
+    pub(crate) fn end_faults(&mut self, up: &[usize]) {
         self.network.healed = true;
         self.open_links();
         self.queue.retain(|_, due| {
             !matches!(
                 due,
-                Due::Fault
-                    | Due::Start(_)
+                Due::Start(_)
                     | Due::Restart(_)
                     | Due::StartWitness(_)
                     | Due::Fast(_)
                     | Due::Mend(_)
                     | Due::Wiped(_)
+                    | Due::Rot(_)
                     | Due::NetFast
             )
         });
@@ -35,28 +43,32 @@ impl World {
         // What waits for a frozen machine comes when it thaws.
         let thaw = self.machines.iter().map(|m| m.frozen_until).max();
         self.run_for(thaw.unwrap_or_default().saturating_sub(self.now));
-        for n in 0..2 {
+        for n in up.iter().copied() {
             self.make_fast(n);
             self.on_mend(n);
             self.start(n);
             self.command(n, Command::Start);
-            self.push(ms(1), Due::Link(n, Link::Up));
+            if self.machines[1 - n].process.is_some() {
+                self.push(ms(1), Due::Link(n, Link::Up));
+            }
         }
+    }
+
+    /// All is up and connected: the store is mirrored and served in time.
+    pub(crate) fn must_mirror(&mut self, what: &str, most: std::time::Duration) {
+        self.run_until(most, what, |world| {
+            world.is_mirrored() && world.primary().is_some()
+        });
     }
 
     /// REC1: both nodes and the witness: the store is served and mirrored again. Then REC2 or
     /// REC3, by chance.
     pub(crate) fn recover(&mut self) {
-        self.run_until(ms(60_000), "REC1: mirrored and served", |world| {
-            world.is_mirrored() && world.primary().is_some()
-        });
+        self.must_mirror("REC1: mirrored and served", ms(60_000));
         self.must_answer("REC1: a client is answered", ms(10_000));
         // What was asked for before is over.
         self.run_for(ms(2000));
-        let still = "REC1: it stays so";
-        self.run_until(ms(20_000), still, |world| {
-            world.is_mirrored() && world.primary().is_some()
-        });
+        self.must_mirror("REC1: it stays so", ms(20_000));
         self.coverage.mark("REC1: both nodes and the witness");
         if !matches!(self.config().arbiter, Arbiter::Witness { .. }) {
             return;
@@ -98,18 +110,40 @@ impl World {
 
     /// Judges what the clients saw.
     pub(crate) fn judge(&mut self) {
-        self.clients.stopped = true;
-        self.run_until(ms(5000), "clients come to rest", |world| {
-            world.clients.are_idle()
-        });
+        self.stop_clients();
+        if self.clients.alarms.nodes_raise || self.plan.alarms {
+            self.clear_alarms();
+        }
         if self.rng.percent(25) {
             self.outlive_leases();
         }
-        self.read_all();
+        // One last read of all, so that the end is known.
+        self.ask_until_answered(Ask::Get(None));
         self.run_until(ms(2000), "all that is up has applied as much", |world| {
             world.has_applied_equally()
         });
         self.compare_states();
+        self.judge_history();
+    }
+
+    /// Clients ask for nothing more, and wait for nothing.
+    pub(crate) fn stop_clients(&mut self) {
+        self.clients.stopped = true;
+        self.run_until(ms(5000), "clients come to rest", |world| {
+            world.clients.are_idle()
+        });
+    }
+
+    /// No alarm keeps leases from ending.
+    fn clear_alarms(&mut self) {
+        for alarm in [Alarm::NoSpace, Alarm::Corrupt] {
+            let raise = false;
+            self.ask_until_answered(Ask::Alarm { alarm, raise });
+        }
+    }
+
+    /// What clients and watches were told can be explained.
+    pub(crate) fn judge_history(&mut self) {
         let mut history = self.clients.history();
         self.watches.add_to(&mut history);
         let explained = linearizability::check(&history);
@@ -118,6 +152,11 @@ impl World {
             let checked = watch.check(&explained.changes);
             checked.unwrap_or_else(|what| panic!("watch: {what}"));
         }
+        let past = self
+            .clients
+            .compactions
+            .check(&history.first.keys, &explained.changes);
+        past.unwrap_or_else(|what| panic!("{what}"));
     }
 
     /// Nobody renews a lease any more: all of them end in time.
@@ -141,27 +180,19 @@ impl World {
         );
     }
 
-    /// One last read of all, so that the end is known.
-    fn read_all(&mut self) {
-        let c = 0;
+    /// A client asks until it is answered.
+    fn ask_until_answered(&mut self, ask: Ask) {
         for _ in 0..20 {
-            if self.last_was_answered() {
-                return;
-            }
-            self.ask(c, Ask::Get(None));
-            self.run_until(ms(20_000), "the last read ends", |world| {
+            let before = self.clients.answered;
+            self.ask(0, ask.clone());
+            self.run_until(ms(20_000), "the last requests end", |world| {
                 world.clients.are_idle()
             });
+            if self.clients.answered > before {
+                return;
+            }
         }
-        panic!("the last read was never answered");
-    }
-
-    fn last_was_answered(&self) -> bool {
-        let history = self.clients.history();
-        let last = history.operations.last();
-        last.is_some_and(|last| {
-            last.ask == Ask::Get(None) && matches!(last.outcome, Outcome::Known(..))
-        })
+        panic!("{ask:?} was never answered");
     }
 
     fn has_applied_equally(&self) -> bool {

@@ -3,15 +3,20 @@
 use bytes::Bytes;
 use kine2_mvcc::wire::Reader;
 use kine2_mvcc::{
-    Answer, Command, Compare, Delete, KeyRange, KeyValue, LeaseGrant, OpAnswer, Operand, Put,
-    RangeQuery, Record, Refusal, Relation, Txn, TxnOp,
+    Alarm as Raised, AlarmChange, AlarmKind, Answer, Command, Compact, Compare, Delete, KeyRange,
+    KeyValue, LeaseGrant, OpAnswer, Operand, Put, RangeQuery, Record, Refusal, Relation, Txn,
+    TxnOp,
 };
 
+use crate::alarms::Alarm;
 use crate::history::{self, Ask, Key, Op, Reply, Seen, Target, Value};
 use crate::watching::Told;
 
 /// Seconds that a lease is granted for.
 pub const LEASE_TTL_SECONDS: i64 = 4;
+
+/// The id of every node.
+pub const MEMBER_ID: u64 = 1;
 
 /// Bytes behind the numbers of values, in turn.
 const PADDING: [u16; 7] = [0, 40, 500, 0, 1200, 90, 2400];
@@ -20,7 +25,7 @@ const PADDING: [u16; 7] = [0, 40, 500, 0, 1200, 90, 2400];
 #[must_use]
 pub fn command(ask: &Ask) -> Option<Command> {
     Some(match ask {
-        Ask::Get(_) | Ask::Renew(_) => return None,
+        Ask::Get(_) | Ask::GetAt(..) | Ask::Renew(_) => return None,
         Ask::Put(put) => Command::Put(to_put(put)),
         Ask::Delete(key) => Command::Delete(to_delete(*key)),
         Ask::Txn(txn) => Command::Txn(to_txn(txn)),
@@ -29,6 +34,17 @@ pub fn command(ask: &Ask) -> Option<Command> {
             ttl_seconds: LEASE_TTL_SECONDS,
         }),
         Ask::Revoke(id) => Command::LeaseRevoke { id: *id },
+        Ask::Compact { revision, physical } => Command::Compact(Compact {
+            revision: *revision,
+            physical: *physical,
+        }),
+        Ask::Alarm { alarm, raise } => {
+            let alarm = to_alarm(*alarm);
+            Command::Alarm(match raise {
+                true => AlarmChange::Raise(alarm),
+                false => AlarmChange::Clear(alarm),
+            })
+        }
     })
 }
 
@@ -45,6 +61,15 @@ pub fn range(key: Option<Key>) -> KeyRange {
 #[must_use]
 pub fn query(key: Option<Key>) -> RangeQuery {
     RangeQuery::all(range(key))
+}
+
+/// The query of a read at a revision.
+#[must_use]
+pub fn query_at(key: Option<Key>, revision: i64) -> RangeQuery {
+    RangeQuery {
+        revision,
+        ..query(key)
+    }
 }
 
 /// What the records of a range say.
@@ -75,6 +100,8 @@ pub fn reply(ask: &Ask, revision: i64, answer: &Answer) -> Reply {
         }
         (Ask::Grant(_), Answer::LeaseGranted(_)) => Reply::Granted,
         (Ask::Revoke(_), Answer::LeaseRevoked) => Reply::Revoked(revision),
+        (Ask::Compact { .. }, Answer::Compacted) => Reply::Compacted,
+        (Ask::Alarm { .. }, Answer::Alarms(_)) => Reply::AlarmSet,
         _ => panic!("{answer:?} is no answer to {ask:?}"),
     }
 }
@@ -87,6 +114,10 @@ pub fn reply(ask: &Ask, revision: i64, answer: &Answer) -> Reply {
 pub fn refusal(ask: &Ask, refusal: Refusal) -> Reply {
     match refusal {
         Refusal::LeaseNotFound => Reply::LeaseNotFound,
+        Refusal::Compacted => Reply::Gone,
+        Refusal::FutureRevision => Reply::Future,
+        Refusal::NoSpace => Reply::Refused(Alarm::NoSpace),
+        Refusal::Corrupt => Reply::Refused(Alarm::Corrupt),
         _ => panic!("{ask:?} is refused: {refusal}"),
     }
 }
@@ -118,6 +149,17 @@ fn parse_event(event: &Bytes) -> Option<Told> {
         became: (!is_delete).then_some(seen),
         revision: seen.modified,
     })
+}
+
+/// All nodes are one member in a simulation: whoever is asked can clear what another one raised.
+fn to_alarm(alarm: Alarm) -> Raised {
+    Raised {
+        member_id: MEMBER_ID,
+        kind: match alarm {
+            Alarm::NoSpace => AlarmKind::NoSpace,
+            Alarm::Corrupt => AlarmKind::Corrupt,
+        },
+    }
 }
 
 fn key_bytes(key: Key) -> Bytes {

@@ -1,6 +1,7 @@
 //! Clients that watch: they go on at the other node, or at the same, where their stream ended.
 
-use kine2_mvcc::{StreamId, WatchUpdate};
+use kine2_mvcc::{CancelCause, StreamId, WatchUpdate};
+use kine2_replication::State;
 
 use crate::due::Due;
 use crate::history::{Changes, History, Key};
@@ -61,11 +62,20 @@ impl Watches {
 }
 
 impl World {
-    /// Watches of all keys, and of one.
-    pub fn add_watches(&mut self) {
+    /// Watches of all keys, and of one, from a revision on.
+    pub fn add_watches(&mut self, start: i64) {
         for key in [None, None, Some(1)] {
-            self.add_watch(key, 2);
+            self.add_watch(key, start);
         }
+    }
+
+    /// Nobody watches any more.
+    pub(crate) fn forget_watches(&mut self) {
+        for n in 0..2 {
+            self.end_watches_of(n);
+        }
+        self.watches = Watches::default();
+        self.queue.retain(|_, due| !matches!(due, Due::Watch(_)));
     }
 
     /// A watch from a revision on.
@@ -97,11 +107,25 @@ impl World {
         if machine.frozen_until > self.now {
             return;
         }
+        // A node that waits serves by the word of a primary it hears. One that was overruled by
+        // force, and does not know it yet, would tell what is not so any more.
+        let overruled = self.coverage.count("config: FORCE") > 0;
         let Some(process) = &mut machine.process else {
             return;
         };
-        let stream = process.watch(clock, watcher.watch.key, watcher.watch.resumes_at());
+        match process.node.unit().status().state {
+            State::Stop => return,
+            State::Wait(_) if overruled => return,
+            State::Prim | State::Second | State::Alone | State::Wait(_) => {}
+        }
+        let from = watcher.watch.resumes_at();
+        let stream = process.watch(clock, watcher.watch.key, from);
         watcher.on = Some((n, stream));
+        let line = format!(
+            "watch {i} goes on at {} from revision {from}",
+            machine.me.name
+        );
+        self.story.tell(self.now, line);
         if std::mem::replace(&mut watcher.resumes, true) {
             self.coverage.mark("watch: resumed");
         }
@@ -115,6 +139,7 @@ impl World {
                 && at == n
             {
                 watcher.on = None;
+                self.coverage.mark("S3: watches ended with the service");
                 if let Some(process) = &mut self.machines[n].process {
                     process.node.close_stream(stream);
                 }
@@ -131,12 +156,9 @@ impl World {
             return;
         };
         for watcher in &mut self.watches.0 {
-            let Some((at, stream)) = watcher.on else {
+            let Some((_, stream)) = watcher.on.filter(|(at, _)| *at == n) else {
                 continue;
             };
-            if at != n {
-                continue;
-            }
             for message in process.poll(stream) {
                 match message.update {
                     WatchUpdate::Created => {}
@@ -148,6 +170,19 @@ impl World {
                     WatchUpdate::Progress => {
                         self.coverage.mark("watch: progress");
                         watcher.watch.on_progress(message.revision.0);
+                    }
+                    WatchUpdate::Refused(CancelCause::Compacted(compacted))
+                    | WatchUpdate::Canceled(CancelCause::Compacted(compacted)) => {
+                        self.coverage.mark("watch: ended by a compaction");
+                        let asked = self.clients.compactions.on_refused(compacted.0);
+                        let ended = asked.and_then(|()| watcher.watch.on_compacted(compacted.0));
+                        ended.unwrap_or_else(|what| panic!("watch: {what}"));
+                        process.node.close_stream(stream);
+                        watcher.on = None;
+                        let line = format!("a watch ends: all before {compacted} is forgotten");
+                        self.story.tell(self.now, line);
+                        // What else the stream says is not of this watch.
+                        break;
                     }
                     WatchUpdate::Refused(cause) | WatchUpdate::Canceled(cause) => {
                         panic!("watch: ended by {cause:?}");

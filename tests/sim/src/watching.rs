@@ -15,6 +15,8 @@ pub struct Watch {
     pub told: Vec<Told>,
     /// All changes up to this revision are told, by what the store said of its progress.
     pub through: i64,
+    /// Revisions `[from, to)` that were forgotten before they were told.
+    gaps: Vec<(i64, i64)>,
 }
 
 /// A change, as a watch tells it.
@@ -37,6 +39,7 @@ impl Watch {
             start,
             told: Vec::new(),
             through: start - 1,
+            gaps: Vec::new(),
         }
     }
 
@@ -75,6 +78,23 @@ impl Watch {
         Ok(())
     }
 
+    /// Takes in that history before a revision is forgotten, and so the watch ended: who watches
+    /// goes on there.
+    ///
+    /// # Errors
+    /// When it needed nothing of that.
+    pub fn on_compacted(&mut self, compacted: i64) -> Result<(), String> {
+        let wanted = self.resumes_at();
+        if compacted <= wanted {
+            return Err(format!(
+                "ended because all before {compacted} is forgotten, though it goes on at {wanted}"
+            ));
+        }
+        self.gaps.push((wanted, compacted));
+        self.through = compacted - 1;
+        Ok(())
+    }
+
     /// Takes in that all changes up to a revision were told.
     pub fn on_progress(&mut self, revision: i64) {
         self.through = self.through.max(revision);
@@ -100,7 +120,7 @@ impl Watch {
                     revision: *revision,
                 })
             })
-            .filter(|told| wanted(&told.key))
+            .filter(|told| wanted(&told.key) && !self.is_forgotten(told.revision))
             .collect();
         let mut told = self.told.clone();
         told.sort_by_key(|told| (told.revision, told.key));
@@ -119,6 +139,11 @@ impl Watch {
             happened.get(at),
             told.get(at)
         ))
+    }
+
+    fn is_forgotten(&self, revision: i64) -> bool {
+        let mut gaps = self.gaps.iter();
+        gaps.any(|(from, to)| (*from..*to).contains(&revision))
     }
 }
 
@@ -198,6 +223,18 @@ mod tests {
         watch.on_progress(3);
         assert!(watch.check(&all).is_err());
         assert!(watch.on_events(&[change(1, 3)]).is_err());
+    }
+
+    #[test]
+    fn what_was_forgotten_before_it_was_told_is_left_out() {
+        let all = happened(&[change(1, 2), change(1, 3), change(1, 4), change(1, 5)]);
+        let mut watch = Watch::new(None, 2);
+        watch.on_events(&[change(1, 2)]).unwrap();
+        assert!(watch.on_compacted(3).is_err(), "it needs nothing before 3");
+        watch.on_compacted(5).unwrap();
+        assert_eq!(watch.resumes_at(), 5);
+        watch.on_events(&[change(1, 5)]).unwrap();
+        watch.check(&all).unwrap();
     }
 
     #[test]

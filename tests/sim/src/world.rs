@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use kine2_replication::{
     ClusterId, Config, Epoch, HardState, Incarnation, NodeRef, PartName, Policies, Reason,
-    RegisterKey, Replica, Standing,
+    RegisterKey, Replica, Standing, State,
 };
+use kine2_sim_kit::{PartTruth, Rng, WitnessHost, in_force};
 
 use crate::clients::Clients;
 use crate::coverage::Coverage;
 use crate::due::Due;
+use crate::episodes::Images;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::plan::{Plan, ms};
-use crate::rng::Rng;
 use crate::story::Story;
-use crate::truth::Truth;
+use crate::truth;
 use crate::watches::Watches;
-use crate::witness_host::WitnessHost;
 
 /// The cluster.
 pub const CLUSTER: ClusterId = ClusterId(1);
@@ -64,7 +64,7 @@ pub struct World {
     /// Who watches.
     pub watches: Watches,
     /// What must hold.
-    pub truth: Truth,
+    pub truth: PartTruth,
     /// What was reached.
     pub coverage: Coverage,
     /// What happened.
@@ -76,10 +76,19 @@ pub struct World {
     pub(crate) queue: BTreeMap<(Duration, u64), Due>,
     pub(crate) serial: u64,
     pub(crate) wipes: u128,
+    /// No faults by chance for now: an episode goes its way.
+    pub(crate) quiet: bool,
+    /// Machines whose disk went back, until they have again what was exposed.
+    pub(crate) behind: [bool; 2],
+    /// What to go back to, and since when it is that old.
+    pub(crate) images: Images,
+    /// A loss was accepted, and the configuration that says so is on its way.
+    pub(crate) forcing: bool,
     /// The name of the store, made once.
     pub(crate) part: PartName,
     in_force: Option<(Epoch, u64)>,
-    seen: [String; 2],
+    /// Of each node, its state when it was told last; none while it is down.
+    seen: [Option<Option<State>>; 2],
 }
 
 /// What a run came to.
@@ -125,7 +134,7 @@ impl World {
             network: Network::default(),
             clients: Clients::default(),
             watches: Watches::default(),
-            truth: Truth::default(),
+            truth: PartTruth::default(),
             coverage: Coverage::default(),
             story: Story::default(),
             events: 0,
@@ -133,11 +142,16 @@ impl World {
             queue: BTreeMap::new(),
             serial: 0,
             wipes: 0,
+            quiet: false,
+            behind: [false; 2],
+            images: Images::default(),
+            forcing: false,
             part: store(),
             in_force: None,
             seen: Default::default(),
             plan,
         };
+        world.clients.alarms.nodes_raise = world.plan.quota_bytes > 0;
         world.story.aloud = std::env::var_os("TRACE").is_some();
         for w in 0..2 {
             world.start_witness(w);
@@ -151,7 +165,7 @@ impl World {
             world.add_client();
         }
         if world.plan.clients > 0 {
-            world.add_watches();
+            world.add_watches(2);
         }
         world
     }
@@ -179,7 +193,7 @@ impl World {
             self.machines[n].life = life;
             self.start(n);
         }
-        self.truth = Truth::default();
+        self.truth = PartTruth::default();
     }
 
     /// Runs a seed: faults and clients, then peace, in which all must come back; then what the
@@ -210,6 +224,10 @@ impl World {
         if !self.plan.fault_every.is_zero() {
             self.push(self.plan.fault_every + ms(2500), Due::Fault);
         }
+        for (when, episode) in self.plan.episodes.clone() {
+            self.push(when, Due::Episode(episode));
+        }
+        self.keep_images();
         while self.now < end {
             self.step();
         }
@@ -352,26 +370,42 @@ impl World {
             Due::Retry(caller) => self.on_retry(caller),
             Due::Watch(i) => self.on_watch_due(i),
             Due::Fault => self.on_fault(),
+            Due::Episode(episode) => self.on_episode(episode),
+            Due::KeepImages => self.keep_images(),
+            Due::Rot(n) => self.on_rot(n),
         }
     }
 
     /// What must hold after every event.
     fn check(&mut self) {
+        self.note_in_force();
+        for n in 0..2 {
+            self.behind[n] &= !self.truth.is_held_by(&self.machines[n].on_disk);
+        }
+        let (machines, behind) = (&self.machines, &self.behind);
+        truth::check_in_sync(&self.truth, self.config(), |replica| {
+            let n = machines.iter().position(|m| m.me == replica.node)?;
+            let on_disk = &machines[n].on_disk;
+            (on_disk.own.storage == replica.storage && !behind[n]).then_some(on_disk)
+        });
+    }
+
+    /// Another configuration may be in force now.
+    pub(crate) fn note_in_force(&mut self) {
         let config = self.config();
         let id = (config.epoch, config.uid);
         if self.in_force != Some(id) {
             config.check_shape().expect("P8");
             let line = format!("in force: {}", in_words(config));
-            let reason = config.reason;
+            let config = config.clone();
             self.in_force = Some(id);
             self.tell_story(line);
-            self.mark_reason(reason);
+            self.mark_config(&config);
+            let reason = config.reason;
+            if reason == Reason::Force {
+                self.accept_loss();
+            }
         }
-        let config = self.config();
-        self.truth.in_force(config, |replica| {
-            let machine = self.machines.iter().find(|m| m.me == replica.node)?;
-            (machine.on_disk.own.storage == replica.storage).then_some(&machine.on_disk)
-        });
     }
 
     /// The newest configuration that is durable: at a witness, or at a node.
@@ -380,23 +414,9 @@ impl World {
     /// Never: the nodes have one.
     #[must_use]
     pub fn config(&self) -> &Config {
-        let hard = self.machines.iter().map(|m| &m.on_disk.hard().config);
-        let by_nodes = hard.clone().map(|config| config.epoch.generation()).max();
         let registers = self.witnesses.iter().flat_map(|host| host.durable.values());
-        let moved_to = |config: &Config| {
-            let mut registers = self.witnesses.iter().flat_map(|host| host.durable.values());
-            registers
-                .any(|register| register.moved_to.as_ref().map(Config::id) == Some(config.id()))
-        };
-        // A register that was prepared for a change of the arbiter is in force only once a node
-        // acts by it, or the old register was closed.
-        let at_witness = registers
-            .map(|register| register.moved_to.as_ref().unwrap_or(&register.config))
-            .filter(|config| Some(config.epoch.generation()) <= by_nodes || moved_to(config));
-        at_witness
-            .chain(hard)
-            .max_by_key(|config| config.epoch)
-            .expect("the nodes have one")
+        let at_nodes = self.machines.iter().map(|m| &m.on_disk.hard().config);
+        in_force(registers, at_nodes)
     }
 
     /// Whether both nodes act by the configuration in force, and it names both in sync.
@@ -422,16 +442,16 @@ impl World {
     /// Tells the story when a node's state changed.
     pub(crate) fn note_state(&mut self, n: usize) {
         let machine = &self.machines[n];
-        let state = machine.process.as_ref().map_or_else(
-            || "down".to_owned(),
-            |process| process.node.unit().status().state.to_string(),
-        );
-        if self.seen[n] != state {
-            let line = format!("{} is {state}", machine.me.name);
-            self.mark_state(&state);
-            self.seen[n] = state;
-            self.tell_story(line);
+        let process = machine.process.as_ref();
+        let state = process.map(|process| process.node.unit().status().state);
+        if self.seen[n] == Some(state) {
+            return;
         }
+        self.seen[n] = Some(state);
+        let word = state.map_or_else(|| "down".to_owned(), |state| state.to_string());
+        let line = format!("{} is {word}", machine.me.name);
+        self.mark_state(&word);
+        self.tell_story(line);
     }
 
     /// What each node is in.
@@ -461,21 +481,41 @@ impl World {
         text
     }
 
-    fn mark_reason(&mut self, reason: Reason) {
-        let mark = match reason {
+    fn mark_config(&mut self, config: &Config) {
+        let in_doubt = |m: &Machine| m.on_disk.hard().pend_add.is_some();
+        let has_session = |node: &NodeRef| {
+            let n = self.machines.iter().position(|m| m.me == *node);
+            n.is_some_and(|n| self.witnesses.iter().any(|w| w.sessions[n].is_some()))
+        };
+        let detail = match config.reason {
+            Reason::Remove if self.machines.iter().any(in_doubt) => Some("D3: an ADD given up"),
+            Reason::Abdicate if self.machines.iter().any(Machine::has_failed) => {
+                Some("I1: handed over with a failed disk")
+            }
+            Reason::Add if self.wipes > 0 => Some("K6: another storage added again"),
+            Reason::Takeover => match config.other(&config.primary).is_some_and(has_session) {
+                true => Some("W6: taken over from a node with a session"),
+                false => Some("W5: taken over from a node without a session"),
+            },
+            _ => None,
+        };
+        detail.into_iter().for_each(|mark| self.coverage.mark(mark));
+        let mark = match config.reason {
             Reason::Remove => "config: REMOVE",
             Reason::Takeover => "config: TAKEOVER",
             Reason::Add => "config: ADD",
             Reason::Swap => "config: SWAP",
             Reason::Abdicate => "config: ABDICATE",
             Reason::Move => "config: MOVE",
-            Reason::Init | Reason::Drop | Reason::Parts | Reason::Policy | Reason::Force => return,
+            Reason::Force => "config: FORCE",
+            Reason::Policy => "config: POLICY",
+            Reason::Init | Reason::Drop | Reason::Parts => return,
         };
         self.coverage.mark(mark);
     }
 
     fn mark_state(&mut self, state: &str) {
-        let wanted = crate::coverage::WANTED.iter();
+        let wanted = crate::coverage::WANTED.iter().chain(crate::coverage::RARE);
         let states = wanted.filter_map(|mark| Some((mark, mark.strip_prefix("state: ")?)));
         if let Some((mark, _)) = states.into_iter().find(|(_, known)| *known == state) {
             self.coverage.mark(mark);

@@ -161,19 +161,19 @@ impl Sim {
 
     fn depose(&mut self, p: usize, mirrored: bool) {
         let up = self.nodes.iter().all(|node| node.unit.is_some());
-        if !mirrored || !up || !self.cut.is_empty() {
+        if !mirrored || !up || !self.links.are_whole() {
             return;
         }
         self.begin_ambush(Ambush::Deposed);
         self.cut_link(0, 1);
-        self.cut.extend([(p, 2), (2, p)]);
+        self.links.cut(p, 2);
         let after = ms(1500 + self.rng.below(3000));
         self.push(after, Due::Meet);
     }
 
     /// The link between the nodes is whole again.
     pub(super) fn meet(&mut self) {
-        self.cut.retain(|(from, to)| *from == 2 || *to == 2);
+        self.links.open(0, 1);
     }
 
     pub(super) fn crash_apart(&mut self, n: usize) {
@@ -184,11 +184,11 @@ impl Sim {
     }
 
     fn strike_storing(&mut self) {
-        let storing = |w: &usize| !self.witnesses[*w].under_way.is_empty();
+        let storing = |w: &usize| self.witnesses[*w].is_writing();
         let Some(w) = (0..2).find(storing) else {
             return;
         };
-        let register = &self.witnesses[w].under_way[0].2;
+        let register = self.witnesses[w].writing().expect("it stores");
         let asked_by = register.config.primary.clone();
         let Some(n) = self.nodes.iter().position(|n| n.me == asked_by) else {
             return;
@@ -196,7 +196,7 @@ impl Sim {
         self.begin_ambush(Ambush::Storing);
         self.crash_witness(w);
         self.cut_link(0, 1);
-        self.cut.insert((n, 2));
+        self.links.cut_one_way(n, 2);
         let after = ms(50 + self.rng.below(500));
         self.push(after, Due::RestartWitness(w));
     }
@@ -271,11 +271,11 @@ impl Sim {
     /// From a state in which all is well: the primary is cut off, the other takes over, and then
     /// the witness forgets it.
     fn roll_back(&mut self, ambush: Ambush, p: usize) {
-        let well = self.cut.is_empty()
+        let well = self.links.are_whole()
             && self.nodes.iter().all(|node| node.unit.is_some())
             && self.nodes.iter().all(|node| node.frozen_until <= self.now)
-            && self.witnesses[0].witness.is_some()
-            && self.witnesses[0].under_way.is_empty()
+            && self.witnesses[0].is_up()
+            && !self.witnesses[0].is_writing()
             && matches!(self.config().arbiter, Arbiter::Witness { id, .. } if id == self.witnesses[0].id)
             && !self.queue.values().any(|due| matches!(due, Due::Call(..)))
             && self.all_mirrored();
@@ -285,7 +285,7 @@ impl Sim {
         self.begin_ambush(ambush);
         self.keep_witness();
         self.cut_link(0, 1);
-        self.cut.extend([(p, 2), (2, p)]);
+        self.links.cut(p, 2);
         self.rolling = Some((ambush, p));
     }
 
@@ -322,7 +322,9 @@ impl Sim {
         if ambush == Ambush::RolledBackUnheard {
             self.delay_words(s, ms(1500));
         }
-        self.cut.retain(|(from, to)| *from != 2 && *to != 2);
+        for n in 0..2 {
+            self.links.open(n, 2);
+        }
         self.restore_witness();
         if ambush == Ambush::RolledBack {
             // The deposed one is first.

@@ -1,8 +1,7 @@
 //! What is in force, and what must hold after every event.
 
-use std::collections::BTreeSet;
-
 use kine2_replication::{Config, PartName, Reason, Replica, Standing, Unit};
+use kine2_sim_kit::in_force;
 
 use super::{Sim, store};
 
@@ -75,7 +74,7 @@ impl Sim {
 
     /// What each node is in, for the message of a failed test.
     pub fn describe(&self) -> String {
-        let mut text = format!("at {:?}, cut {:?}", self.now, self.cut);
+        let mut text = format!("at {:?}, {:?}", self.now, self.links);
         for node in &self.nodes {
             if let Some(unit) = &node.unit {
                 text += &format!(
@@ -94,33 +93,12 @@ impl Sim {
 
     /// The newest configuration that is durable: at a witness, or at a node.
     pub fn config(&self) -> Config {
-        let at_witness = self.witnesses.iter().flat_map(|host| {
-            host.durable
-                .values()
-                .map(|register| register.moved_to.as_ref().unwrap_or(&register.config))
+        let registers = self.witnesses.iter().flat_map(|host| host.durable.values());
+        let at_nodes = self.nodes.iter().map(|node| {
+            let hard = node.disks[&store()].durable.hard.as_ref();
+            &hard.expect("the lead's disk has it").config
         });
-        let hard = self.nodes.iter().map(|node| {
-            let hard = node.disks[&store()].durable.hard.as_ref().unwrap();
-            &hard.config
-        });
-        // A register that was prepared for an arbiter change is in force only once a node acts
-        // by it, or the old register was moved.
-        let moved: BTreeSet<_> = self
-            .witnesses
-            .iter()
-            .flat_map(|host| host.durable.values())
-            .filter_map(|register| register.moved_to.as_ref().map(Config::id))
-            .collect();
-        let by_nodes = hard.clone().map(|config| config.epoch.generation()).max();
-        let in_force = |config: &&Config| {
-            Some(config.epoch.generation()) <= by_nodes || moved.contains(&config.id())
-        };
-        at_witness
-            .filter(in_force)
-            .chain(hard)
-            .max_by_key(|config| config.epoch)
-            .unwrap()
-            .clone()
+        in_force(registers, at_nodes).clone()
     }
 
     pub(super) fn check(&mut self) {

@@ -7,6 +7,8 @@ use kine2_replication::{
     WitnessId,
 };
 
+use kine2_sim_kit::WitnessHost;
+
 use super::disk::{Disk, Image};
 use super::{Due, Sim, arbiter, ms, store};
 
@@ -38,11 +40,11 @@ impl Sim {
             4 => self.cut_link(0, 1),
             5 => self.cut_link(n, 2),
             6 => {
-                self.cut.insert((n, 1 - n));
+                self.links.cut_one_way(n, 1 - n);
             }
             7 => {
-                let pairs = [(n, 2), (2, n)];
-                self.cut.insert(pairs[self.rng.pick(2)]);
+                let (from, to) = self.rng.choose(&[(n, 2), (2, n)]);
+                self.links.cut_one_way(from, to);
             }
             8 => {
                 let until = self.now + ms(self.rng.below(2500));
@@ -99,7 +101,7 @@ impl Sim {
         let everywhere = self.parts.iter().all(|part| config.has(part, &other));
         // Nor while a change is under way by which it may become the only one.
         let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
-        let stores = self.witnesses.iter().any(|w| !w.under_way.is_empty());
+        let stores = self.witnesses.iter().any(WitnessHost::is_writing);
         // With an arbiter that is taken for lost it would be two losses at once.
         if !everywhere || lone || calls || stores || self.plan.operator {
             return;
@@ -168,15 +170,14 @@ impl Sim {
     }
 
     pub fn cut_link(&mut self, a: usize, b: usize) {
-        self.cut.insert((a, b));
-        self.cut.insert((b, a));
+        self.links.cut(a, b);
         if b == 2 {
             self.push(ms(9000), Due::Session(a, false));
         }
     }
 
     pub fn cut_one_way(&mut self, from: usize, to: usize) {
-        self.cut.insert((from, to));
+        self.links.cut_one_way(from, to);
     }
 
     pub fn freeze(&mut self, n: usize, time: Duration) {
@@ -195,7 +196,7 @@ impl Sim {
         if self.trace {
             println!("{:?} heal", self.now);
         }
-        self.cut.clear();
+        self.links.heal();
         for n in 0..2 {
             let after = self.delay();
             self.push(after, Due::Session(n, true));

@@ -13,7 +13,6 @@ pub mod disk;
 mod due;
 mod faults;
 mod plan;
-pub mod rng;
 pub mod truth;
 mod witness;
 
@@ -26,13 +25,13 @@ use kine2_replication::{
     Act, Arbiter, ClusterId, Config, Event, Frame, HardState, Incarnation, Link, Loaded, LogIndex,
     NodeRef, PartName, Policies, Position, RegisterKey, RequestId, Step, Timers, Unit, WitnessId,
 };
-use kine2_witness_core::{Event as WitnessEvent, Register, Step as WitnessStep, Witness};
+use kine2_sim_kit::{Links, Rng, WitnessHost};
+use kine2_witness_core::{Event as WitnessEvent, Register};
 
 use ambush::Ambush;
 use disk::{Disk, Image};
 use due::Due;
 pub use plan::Plan;
-use rng::Rng;
 use truth::Truth;
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -66,18 +65,6 @@ struct Node {
     requests: BTreeMap<RequestId, Request>,
 }
 
-struct WitnessHost {
-    id: WitnessId,
-    /// Number of its starts.
-    lives: u64,
-    witness: Option<Witness>,
-    steps: VecDeque<WitnessStep>,
-    durable_writes: u64,
-    under_way: VecDeque<(u64, RegisterKey, Register)>,
-    durable: BTreeMap<RegisterKey, Register>,
-    sessions: [bool; 2],
-}
-
 pub struct Sim {
     pub rng: Rng,
     pub now: Duration,
@@ -86,8 +73,8 @@ pub struct Sim {
     witnesses: Vec<WitnessHost>,
     queue: BTreeMap<(Duration, u64), Due>,
     serial: u64,
-    /// Directed: from, to; 2 is the witness.
-    cut: BTreeSet<(usize, usize)>,
+    /// 2 is the witness.
+    links: Links,
     pub truth: Truth,
     next_request: u64,
     wipes: u128,
@@ -191,33 +178,18 @@ impl Sim {
                 requests: BTreeMap::new(),
             })
             .collect();
-        let witness = |id: u128, config: Option<&Config>| {
-            let id = WitnessId(id);
-            let register = config.map(|config| Register {
-                config: config.clone(),
-                moved_to: None,
-                regressed: false,
-            });
-            WitnessHost {
-                id,
-                lives: 0,
-                witness: None,
-                steps: VecDeque::new(),
-                durable_writes: 0,
-                under_way: VecDeque::new(),
-                durable: register.into_iter().map(|r| (key(), r)).collect(),
-                sessions: [false; 2],
-            }
-        };
         let at_witness = matches!(plan.arbiter, Arbiter::Witness { .. });
         let mut sim = Self {
             rng: Rng::new(plan.seed),
             now: ms(100_000),
             nodes,
-            witnesses: vec![witness(1, at_witness.then_some(&first)), witness(2, None)],
+            witnesses: vec![
+                WitnessHost::new(1, at_witness.then_some(&first)),
+                WitnessHost::new(2, None),
+            ],
             queue: BTreeMap::new(),
             serial: 0,
-            cut: BTreeSet::new(),
+            links: Links::default(),
             truth: Truth::default(),
             next_request: 0,
             wipes: 0,
@@ -294,11 +266,7 @@ impl Sim {
     }
 
     fn witness_due(&self, w: usize) -> Duration {
-        let due = self.witnesses[w]
-            .witness
-            .as_ref()
-            .and_then(Witness::deadline);
-        due.unwrap_or(Duration::MAX)
+        self.witnesses[w].deadline()
     }
 
     /// Takes all events up to then.
@@ -337,7 +305,7 @@ impl Sim {
     }
 
     fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.cut.contains(&(from, to))
+        self.links.is_cut(from, to)
     }
 
     fn happen(&mut self, due: Due) {
@@ -426,7 +394,7 @@ impl Sim {
         if self.nodes[n].unit.is_some() {
             return;
         }
-        let seed = self.rng.next();
+        let seed = self.rng.draw();
         let node = &mut self.nodes[n];
         node.boot += 1;
         node.lead_durable = 0;

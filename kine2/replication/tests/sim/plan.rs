@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use kine2_replication::{Arbiter, LonePolicy, NodeName};
 
-use super::rng::Rng;
+use kine2_sim_kit::Rng;
+
 use super::{arbiter, ms};
 
 /// How much goes wrong.

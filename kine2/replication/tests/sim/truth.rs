@@ -2,20 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use kine2_replication::{
-    Config, ConfigId, Entry, LogIndex, NodeName, PartName, Position, Replica, Term,
-};
+use kine2_replication::{Config, ConfigId, Entry, LogIndex, NodeName, PartName, Position, Replica};
+use kine2_sim_kit::{LogView, PartTruth};
 
 use super::disk::Image;
 
 /// What was exposed, and who did it.
 #[derive(Debug, Default)]
 pub struct Truth {
-    /// The one history of each part: whatever any node committed, acknowledged or showed.
-    history: BTreeMap<PartName, Vec<Position>>,
-    committers: BTreeMap<(PartName, ConfigId), NodeName>,
-    /// Every entry that was ever in a log.
-    names: BTreeMap<(PartName, LogIndex, Term), Position>,
+    parts: BTreeMap<PartName, PartTruth>,
     pub counts: Counts,
 }
 
@@ -65,85 +60,54 @@ impl Counts {
 }
 
 impl Truth {
-    /// How much of the part is exposed.
-    pub fn exposed(&self, part: &PartName) -> LogIndex {
-        LogIndex(self.history.get(part).map_or(0, |h| h.len() as u64))
+    fn part(&mut self, part: &PartName) -> &mut PartTruth {
+        self.parts.entry(part.clone()).or_default()
     }
 
-    /// P2: there is one exposed history.
+    /// How much of the part is exposed.
+    pub fn exposed(&self, part: &PartName) -> LogIndex {
+        self.parts.get(part).map_or(LogIndex(0), PartTruth::exposed)
+    }
+
+    /// P2.
     pub fn expose(&mut self, node: &NodeName, part: &PartName, position: Position) {
-        let history = self.history.entry(part.clone()).or_default();
-        let at = usize::try_from(position.index.0).unwrap() - 1;
-        match history.get(at) {
-            Some(known) => assert_eq!(
-                *known, position,
-                "P2: {node} shows another entry of {part} than was shown"
-            ),
-            None => {
-                assert_eq!(history.len(), at, "P2: {node} shows {part} with a gap");
-                history.push(position);
-                self.counts.exposed += 1;
-            }
+        if self.part(part).expose(node, position) {
+            self.counts.exposed += 1;
         }
     }
 
     /// The operator accepted the loss of what this image lacks.
     pub fn forced(&mut self, part: &PartName, image: &Image) {
         self.counts.forced += 1;
-        let history = self.history.entry(part.clone()).or_default();
-        // What was given up for a checkpoint was exposed, so it is a prefix of both.
-        history.truncate(usize::try_from(image.base.index.0).unwrap());
-        history.extend(image.entries.iter().map(|entry| entry.position));
+        let entries = image.entries.iter().map(|entry| entry.position);
+        self.part(part).rebase(image.base.index, entries);
     }
 
-    /// P1: one committing primary for each configuration and part.
+    /// P1.
     pub fn commits(&mut self, node: &NodeName, part: &PartName, config: ConfigId) {
-        let epoch = config.epoch;
-        let committer = self.committers.entry((part.clone(), config));
-        let committer = committer.or_insert_with(|| node.clone());
-        assert_eq!(committer, node, "P1: two commit {part} in epoch {epoch}");
+        self.part(part).commits(node, config);
     }
 
-    /// P3: a read holds what was exposed before it was called.
+    /// P3.
     pub fn read(&mut self, part: &PartName, floor: LogIndex, index: LogIndex) {
-        assert!(
-            index >= floor,
-            "P3: a read of {part} at {index} misses what was exposed up to {floor}"
-        );
+        self.part(part).read(floor, index);
         self.counts.reads += 1;
     }
 
-    /// An acknowledged write is in the exposed history.
     pub fn acknowledge(&mut self, part: &PartName, position: Position) {
-        let at = usize::try_from(position.index.0).unwrap() - 1;
-        assert_eq!(
-            self.history[part].get(at),
-            Some(&position),
-            "a write was acknowledged that is not exposed"
-        );
+        self.part(part).acknowledge(position);
         self.counts.acknowledged += 1;
     }
 
-    /// P4: no exposed entry is cut where it was applied.
+    /// P4.
     pub fn truncate(&mut self, node: &NodeName, part: &PartName, to: LogIndex, applied: LogIndex) {
         self.counts.truncations += 1;
-        assert!(
-            to >= applied,
-            "P4: {node} cuts {part} to {to}, applied is {applied}"
-        );
+        self.part(part).truncate(node, to, applied);
     }
 
-    /// P6: one name, one entry and one prefix.
+    /// P6.
     pub fn log(&mut self, part: &PartName, entries: &[Entry]) {
-        for entry in entries {
-            let position = entry.position;
-            let name = (part.clone(), position.index, position.term);
-            let known = self.names.entry(name).or_insert(position);
-            assert_eq!(
-                *known, position,
-                "P6: two entries of {part} have the same index and term"
-            );
-        }
+        self.part(part).log(entries);
     }
 
     /// P5 and P8: every member of an in-sync set of the configuration in force has every exposed
@@ -155,24 +119,24 @@ impl Truth {
     ) {
         config.check_shape().expect("P8");
         for (part, set) in &config.in_sync {
-            let Some(last) = self.history.get(part).and_then(|h| h.last()) else {
+            let Some(truth) = self.parts.get(part) else {
                 continue;
             };
             for replica in set {
-                let Some(image) = image(replica, part) else {
-                    continue;
-                };
-                assert!(
-                    image.base.index >= last.index || image.position(last.index) == Some(*last),
-                    "P5: {replica:?}, in sync for {part} in epoch {}, does not have {last:?}; \
-                     its log ends {:?}",
-                    config.epoch,
-                    image.last(),
-                );
-                if image.base.index >= last.index {
-                    assert_eq!(image.base, *last, "P5: the snapshot of {part} is another");
+                if let Some(image) = image(replica, part) {
+                    truth.in_sync(replica, image);
                 }
             }
         }
+    }
+}
+
+impl LogView for Image {
+    fn position(&self, index: LogIndex) -> Option<Position> {
+        self.position(index)
+    }
+
+    fn last(&self) -> Position {
+        self.last()
     }
 }

@@ -2,30 +2,23 @@
 
 use std::time::Duration;
 
-use kine2_replication::{WitnessCall, WitnessLife};
-use kine2_witness_core::{Act as WitnessAct, Event as WitnessEvent, Options, Witness};
+use kine2_replication::WitnessCall;
+use kine2_sim_kit::Outcome;
+use kine2_witness_core::{Event as WitnessEvent, Options};
 
 use super::{CLUSTER, Due, Sim, ms};
 
 impl Sim {
     pub fn start_witness(&mut self, w: usize) {
-        let now = self.now;
-        let host = &mut self.witnesses[w];
-        if host.witness.is_some() {
+        if self.witnesses[w].is_up() {
             return;
         }
-        host.steps.clear();
-        host.durable_writes = 0;
-        host.sessions = [false; 2];
         let options = Options {
             // It must be long enough for both nodes to be heard.
             probation: ms(if self.plan.rolls { 5000 } else { 1000 }),
             ..Options::default()
         };
-        host.lives += 1;
-        let life = WitnessLife(host.lives);
-        let registers: Vec<_> = host.durable.values().cloned().collect();
-        host.witness = Some(Witness::new(host.id, life, registers, options, now));
+        self.witnesses[w].start(options, self.now);
         for n in 0..2 {
             let after = self.delay();
             self.push(after, Due::Session(n, true));
@@ -44,11 +37,7 @@ impl Sim {
     }
 
     pub fn crash_witness(&mut self, w: usize) {
-        let host = &mut self.witnesses[w];
-        host.witness = None;
-        host.under_way.clear();
-        host.steps.clear();
-        host.sessions = [false; 2];
+        self.witnesses[w].crash();
     }
 
     pub(super) fn on_call(&mut self, w: usize, call: WitnessCall) {
@@ -60,12 +49,13 @@ impl Sim {
             let up = self.nodes[n].unit.is_some();
             let cut = self.is_cut(n, 2) || self.is_cut(2, n);
             let host = &mut self.witnesses[w];
-            if host.witness.is_none() || host.sessions[n] == open || open && (!up || cut) {
+            let is_open = host.sessions[n].is_some();
+            if !host.is_up() || is_open == open || open && (!up || cut) {
                 continue;
             }
-            host.sessions[n] = open;
+            host.sessions[n] = open.then_some(self.nodes[n].boot);
             if open {
-                let (id, life) = (host.id, WitnessLife(host.lives));
+                let (id, life) = (host.id, host.life());
                 self.push(Duration::ZERO, Due::Opened(n, id, life));
             }
             let (cluster, node) = (CLUSTER, self.nodes[n].me.clone());
@@ -81,7 +71,7 @@ impl Sim {
     /// The node as it was is gone.
     pub(super) fn end_session(&mut self, n: usize) {
         for w in 0..2 {
-            self.witnesses[w].sessions[n] = false;
+            self.witnesses[w].sessions[n] = None;
             let (cluster, node) = (CLUSTER, self.nodes[n].me.clone());
             self.tell_witness(w, WitnessEvent::Closed { cluster, node });
         }
@@ -90,36 +80,21 @@ impl Sim {
     pub(super) fn tell_witness(&mut self, w: usize, event: WitnessEvent) {
         let now = self.now;
         let host = &mut self.witnesses[w];
-        let Some(witness) = &mut host.witness else {
-            return;
-        };
-        if self.trace && !matches!(event, WitnessEvent::Tick) {
+        if host.is_up() && self.trace && !matches!(event, WitnessEvent::Tick) {
             println!("{now:?} w{w} <- {event:?}");
         }
-        witness.handle(now, event);
-        let steps = witness.take_steps();
-        host.steps.extend(steps);
-        self.drain_witness(w);
+        let outcomes = host.handle(now, event);
+        self.carry_out_of_witness(w, outcomes);
     }
 
-    pub(super) fn drain_witness(&mut self, w: usize) {
-        loop {
-            let host = &mut self.witnesses[w];
-            let durable = host.durable_writes;
-            let Some(step) = host.steps.pop_front_if(|step| step.after <= durable) else {
-                return;
-            };
-            match step.act {
-                WitnessAct::Store {
-                    write,
-                    key,
-                    register,
-                } => {
-                    host.under_way.push_back((write, key, *register));
+    fn carry_out_of_witness(&mut self, w: usize, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Writes => {
                     let after = self.delay();
                     self.push(after, Due::WitnessSynced(w));
                 }
-                WitnessAct::Send { to, word } => {
+                Outcome::Says(to, word) => {
                     let n = usize::from(to.name.as_str() == "b");
                     if self.nodes[n].me == to && !self.is_cut(2, n) && !self.lost() {
                         let after = self.call_delay();
@@ -135,11 +110,7 @@ impl Sim {
     }
 
     pub(super) fn on_witness_synced(&mut self, w: usize) {
-        let host = &mut self.witnesses[w];
-        if let Some((write, key, register)) = host.under_way.pop_front() {
-            host.durable_writes = write;
-            host.durable.insert(key, register);
-        }
-        self.drain_witness(w);
+        let outcomes = self.witnesses[w].sync();
+        self.carry_out_of_witness(w, outcomes);
     }
 }

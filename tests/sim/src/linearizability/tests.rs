@@ -1,6 +1,6 @@
 use super::*;
 use crate::history::{Compare, Key, Op, Operation, Put, Relation, Seen, Target, Txn};
-use crate::rng::Rng;
+use kine2_sim_kit::Rng;
 
 fn known(invoked: u64, answered: u64, ask: Ask, reply: Reply) -> Operation {
     Operation {

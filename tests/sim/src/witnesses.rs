@@ -1,99 +1,29 @@
-//! Witnesses in a simulation, each with its store.
-
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+//! Witnesses in a simulation.
 
 use kine2_node::Event;
 use kine2_replication::{
-    Ask, Config, Event as ReplicaEvent, Refusal, RegisterKey, Tell, WitnessCall, WitnessId,
-    WitnessLife,
+    Ask, Event as ReplicaEvent, Refusal, Tell, WitnessCall, WitnessId, WitnessLife,
 };
-use kine2_witness_core::{Act, Event as WitnessEvent, Options, Register, Step, Witness};
+use kine2_sim_kit::Outcome;
+use kine2_witness_core::{Event as WitnessEvent, Options};
 
 use crate::due::Due;
 use crate::network::WITNESS;
 use crate::plan::ms;
-use crate::world::{CLUSTER, World, key};
-
-/// A witness's host.
-#[derive(Debug)]
-pub struct WitnessHost {
-    /// Its id, made with its empty store.
-    pub id: WitnessId,
-    /// Registers on its disk.
-    pub durable: BTreeMap<RegisterKey, Register>,
-    /// Nothing while it is down.
-    witness: Option<Witness>,
-    /// Number of its starts.
-    lives: u64,
-    steps: VecDeque<Step>,
-    durable_writes: u64,
-    under_way: VecDeque<(u64, RegisterKey, Register)>,
-    /// Of each node, the process that has a session.
-    sessions: [Option<u64>; 2],
-}
-
-impl WitnessHost {
-    /// A host that has not started, with the register of this configuration.
-    #[must_use]
-    pub fn new(id: u128, config: Option<&Config>) -> Self {
-        let register = config.map(|config| Register {
-            config: config.clone(),
-            moved_to: None,
-            regressed: false,
-        });
-        Self {
-            id: WitnessId(id),
-            durable: register.into_iter().map(|r| (key(), r)).collect(),
-            witness: None,
-            lives: 0,
-            steps: VecDeque::new(),
-            durable_writes: 0,
-            under_way: VecDeque::new(),
-            sessions: [None; 2],
-        }
-    }
-
-    /// Whether it is up.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.witness.is_some()
-    }
-
-    /// Whether a change of a register is on its way to the disk.
-    #[must_use]
-    pub fn is_writing(&self) -> bool {
-        !self.under_way.is_empty()
-    }
-
-    /// When it must be called.
-    #[must_use]
-    pub fn deadline(&self) -> Duration {
-        let witness = self.witness.as_ref();
-        witness.and_then(Witness::deadline).unwrap_or(Duration::MAX)
-    }
-}
+use crate::world::{CLUSTER, World};
 
 impl World {
     /// Starts a witness.
     pub fn start_witness(&mut self, w: usize) {
-        let now = self.now;
-        let short = self.plan.fault_every > Duration::ZERO;
-        let host = &mut self.witnesses[w];
-        if host.witness.is_some() {
+        if self.witnesses[w].is_up() {
             return;
         }
-        host.steps.clear();
-        host.durable_writes = 0;
-        host.sessions = [None; 2];
-        host.lives += 1;
         let mut options = Options::default();
-        if short {
+        // In a story there is time, and nothing else goes wrong.
+        if !self.plan.fault_every.is_zero() && !self.quiet {
             options.probation = ms(1000);
         }
-        let life = WitnessLife(host.lives);
-        let registers: Vec<_> = host.durable.values().cloned().collect();
-        host.witness = Some(Witness::new(host.id, life, registers, options, now));
+        self.witnesses[w].start(options, self.now);
         for n in 0..2 {
             let after = self.delay();
             self.push(after, Due::SessionWanted(n));
@@ -103,10 +33,7 @@ impl World {
     /// Ends a witness as a power cut does.
     pub fn crash_witness(&mut self, w: usize) {
         self.coverage.mark("witness: crashed");
-        let host = &mut self.witnesses[w];
-        host.witness = None;
-        host.under_way.clear();
-        host.steps.clear();
+        self.witnesses[w].crash();
         let line = format!("witness {} goes down", w + 1);
         self.tell_story(line);
     }
@@ -131,6 +58,13 @@ impl World {
     }
 
     pub(crate) fn on_call(&mut self, w: usize, call: WitnessCall) {
+        if let Ask::Cas(cas) = &call.ask
+            && let Some(register) = self.witnesses[w].durable.get(&call.key)
+            && register.config.id() != cas.expected
+            && register.config != cas.new
+        {
+            self.coverage.mark("C2: a change that came too late");
+        }
         self.tell_witness(w, WitnessEvent::Call(call));
     }
 
@@ -144,13 +78,13 @@ impl World {
         }
         for w in 0..2 {
             let host = &mut self.witnesses[w];
-            if host.witness.is_none() || host.sessions[n] == Some(life) {
+            if !host.is_up() || host.sessions[n] == Some(life) {
                 continue;
             }
             self.end_session(w, n);
             let host = &mut self.witnesses[w];
             host.sessions[n] = Some(life);
-            let (id, witness_life) = (host.id, WitnessLife(host.lives));
+            let (id, witness_life) = (host.id, host.life());
             let (cluster, node) = (CLUSTER, self.machines[n].me.clone());
             self.push(
                 self.plan.witness_delay,
@@ -204,44 +138,19 @@ impl World {
     }
 
     fn tell_witness(&mut self, w: usize, event: WitnessEvent) {
-        let host = &mut self.witnesses[w];
-        let Some(witness) = &mut host.witness else {
-            return;
-        };
-        witness.handle(self.now, event);
-        let steps = witness.take_steps();
-        host.steps.extend(steps);
-        self.drain_witness(w);
+        let outcomes = self.witnesses[w].handle(self.now, event);
+        self.carry_out_of_witness(w, outcomes);
     }
 
-    fn drain_witness(&mut self, w: usize) {
-        loop {
-            let host = &mut self.witnesses[w];
-            let durable = host.durable_writes;
-            let Some(step) = host.steps.pop_front_if(|step| step.after <= durable) else {
-                return;
-            };
-            match step.act {
-                Act::Store {
-                    write,
-                    key,
-                    register,
-                } => {
-                    host.under_way.push_back((write, key, *register));
+    fn carry_out_of_witness(&mut self, w: usize, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Writes => {
                     let after = ms(1) + self.plan.flush_max / 4;
                     self.push(after, Due::WitnessFlush(w));
                 }
-                Act::Send { to, word } => {
-                    match &word.tell {
-                        Tell::Refused(Refusal::Probation) => {
-                            self.coverage.mark("W4: refused on probation");
-                        }
-                        Tell::Refused(Refusal::PrimaryAlive) => {
-                            let mark = "W6: a takeover refused, the primary is alive";
-                            self.coverage.mark(mark);
-                        }
-                        _ => {}
-                    }
+                Outcome::Says(to, word) => {
+                    self.mark_word(&word.tell);
                     let n = usize::from(to.name.as_str() == "b");
                     let lost = self.network.is_cut(WITNESS, n)
                         || self.network.loses(&self.plan, &mut self.rng);
@@ -259,12 +168,17 @@ impl World {
         }
     }
 
+    fn mark_word(&mut self, tell: &Tell) {
+        let mark = match tell {
+            Tell::Refused(Refusal::Probation) => "W4: refused on probation",
+            Tell::Refused(Refusal::PrimaryAlive) => "W6: a takeover refused, the primary is alive",
+            _ => return,
+        };
+        self.coverage.mark(mark);
+    }
+
     pub(crate) fn on_witness_flush(&mut self, w: usize) {
-        let host = &mut self.witnesses[w];
-        if let Some((write, key, register)) = host.under_way.pop_front() {
-            host.durable_writes = write;
-            host.durable.insert(key, register);
-        }
-        self.drain_witness(w);
+        let outcomes = self.witnesses[w].sync();
+        self.carry_out_of_witness(w, outcomes);
     }
 }
