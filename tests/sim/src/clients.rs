@@ -39,8 +39,8 @@ pub struct Clients {
     pub compactions: Compactions,
     /// What is known of alarms.
     pub alarms: Alarms,
-    /// What each revision did, by the node that applied it first: for what no watch was told of
-    /// because it was forgotten before.
+    /// What each revision did, by the node that applied it first: of what clients saw nothing of,
+    /// their answers leave open what it was.
     pub shown: BTreeMap<i64, Changes>,
     /// They ask for nothing more.
     pub stopped: bool,

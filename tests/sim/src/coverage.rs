@@ -51,6 +51,7 @@ pub const RARE: &[&str] = &[
     "state: WAIT (diverged)",
     "state: WAIT (witness-regressed)",
     "disk: bits turned over, as a torn write",
+    "history: not decided",
 ];
 
 impl fmt::Display for Coverage {

@@ -54,6 +54,9 @@ impl World {
         self.tell_story(format!("a story begins: {episode:?}"));
         self.end_faults(&[0, 1]);
         self.must_mirror("before a story: mirrored and served", ms(60_000));
+        // What was asked for before, by nodes or the operator, is over.
+        self.run_for(ms(3_000));
+        self.must_mirror("before a story: it stays so", ms(60_000));
         match episode {
             Episode::Forced => self.force_and_return(),
             Episode::Reverted => self.revert_machine(),

@@ -113,9 +113,7 @@ impl World {
             }
         }
         process.log.forget_through(after);
-        if self.plan.compacts {
-            self.note_shown(n);
-        }
+        self.note_shown(n);
     }
 
     /// What revisions did that nobody applied before.
@@ -123,11 +121,16 @@ impl World {
         let shown = &mut self.clients.shown;
         let newest = shown.last_key_value().map_or(0, |(revision, _)| *revision);
         let process = self.machines[n].process.as_ref().expect("it is up");
+        if process.node.store().revision().0 <= newest {
+            return;
+        }
         let events = process.node.store().events_since(Revision(newest + 1));
         let events: Vec<_> = events.map(|event| event.encoded().clone()).collect();
         let told = speech::told(&events);
         // Of more than is kept in memory the first may be a part only.
-        let whole = |told: &&Told| told.revision > newest + 1 || events.len() < RING_EVENTS_MAX;
+        let first = told.first().map_or(0, |told| told.revision);
+        let is_cut = first > newest + 1 || events.len() >= RING_EVENTS_MAX;
+        let whole = |told: &&Told| !is_cut || told.revision > first;
         for told in told.iter().filter(whole) {
             let changes = shown.entry(told.revision).or_default();
             changes.insert(told.key, told.became);

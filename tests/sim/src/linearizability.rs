@@ -14,7 +14,7 @@ use crate::history::{Ask, Changes, History, Outcome, Reply, Value};
 use crate::model::{Done, Model};
 
 /// Choices tried for one history before the search gives up.
-pub const CHOICES_MAX: usize = 200_000;
+pub const CHOICES_MAX: usize = 20_000;
 
 /// One order that explains a history.
 #[derive(Clone, Debug, Default)]

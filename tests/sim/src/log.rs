@@ -128,6 +128,12 @@ impl Log {
         self.wal.sync()
     }
 
+    /// Whether it holds what a node keeps beside the entries: not so if nothing was ever durable.
+    #[must_use]
+    pub fn is_set_up(&self) -> bool {
+        self.wal.hard_state().is_some()
+    }
+
     /// What is durable after opening.
     ///
     /// # Panics

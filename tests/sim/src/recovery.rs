@@ -6,7 +6,7 @@ use kine2_replication::{Arbiter, Command, Link};
 use crate::alarms::Alarm;
 use crate::due::Due;
 use crate::history::{Ask, LeaseId};
-use crate::linearizability;
+use crate::linearizability::{self, Verdict};
 use crate::plan::ms;
 use crate::process::Process;
 use crate::world::World;
@@ -146,8 +146,11 @@ impl World {
     pub(crate) fn judge_history(&mut self) {
         let mut history = self.clients.history();
         self.watches.add_to(&mut history);
-        let explained = linearizability::check(&history);
-        let explained = explained.unwrap_or_else(|verdict| panic!("{verdict}"));
+        let explained = match linearizability::check(&history) {
+            Ok(explained) => explained,
+            Err(Verdict::Undecided) => return self.coverage.mark("history: not decided"),
+            Err(verdict) => panic!("{verdict}"),
+        };
         for watch in self.watches.all() {
             let checked = watch.check(&explained.changes);
             checked.unwrap_or_else(|what| panic!("watch: {what}"));
