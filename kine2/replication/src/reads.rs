@@ -174,7 +174,13 @@ impl Unit {
 
     /// Answers the reads whose index is committed here.
     pub(crate) fn answer_indexed(&mut self, name: &PartName) {
-        let commit = self.parts[name].commit;
+        let part = &self.parts[name];
+        let commit = part.commit;
+        // What is applied here may be what the operator overruled by force, until it is known to
+        // be of the primary's log.
+        if part.verified.is_none_or(|verified| verified < commit) {
+            return;
+        }
         let reached = |index| index <= commit || mutated(Mutation::ReadIndexUnapplied);
         let ready = |read: &Remote| read.part == *name && read.index.is_some_and(reached);
         let remote = self.reads.remote.iter();

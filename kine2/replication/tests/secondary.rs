@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kine2_replication::{
-    Act, Arbiter, Body, ClusterId, Config, DataState, Event, Form, Frame, HardState, History,
-    Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy, NodeRef, Notice, PartName,
-    PartSummary, Policies, Position, Record, RegisterKey, Replica, Step, StreamId, Term, Timers,
-    Unit,
+    Act, Answer, Arbiter, Body, ClusterId, Config, DataState, Event, Form, Frame, HardState,
+    History, Incarnation, Link, Loaded, LoadedPart, LogIndex, LonePolicy, NodeRef, Notice,
+    PartName, PartSummary, Policies, Position, Record, RegisterKey, Replica, RequestId, Step,
+    StreamId, Term, Timers, Unit,
 };
 
 fn store() -> PartName {
@@ -255,4 +255,43 @@ fn an_append_below_the_cut_is_refused_and_no_divergence() {
         assert!(has(&steps, |body| matches!(body, Body::Nack { .. })));
         assert!(!diverges(&steps));
     }
+}
+
+/// `repl R3`: what is applied here may be more than the primary has, if that was promoted by force:
+/// nothing is read before it is known to be of its log.
+#[test]
+fn nothing_is_read_before_what_is_applied_is_known_to_be_of_the_primarys_log() {
+    let entries = log(Position::START, TERM, b"x", 3);
+    let mut b = B::new(history(Position::START, entries[2]), 3);
+    let read = |b: &mut B, request: u64| {
+        let request = RequestId(request);
+        let steps = b.tell(Event::Read {
+            part: store(),
+            request,
+        });
+        let asked = bodies(&steps).find_map(|body| match body {
+            Body::ReadIndex { read, .. } => Some(*read),
+            _ => None,
+        });
+        let index = Some(LogIndex(1));
+        let read = asked.expect("the primary is asked");
+        b.frame(Body::ReadIndexAck { read, index })
+    };
+    let answers = |steps: &[Step]| {
+        let is = |step: &&Step| {
+            matches!(
+                step.act,
+                Act::Answer {
+                    answer: Answer::ReadAt(_),
+                    ..
+                }
+            )
+        };
+        steps.iter().filter(is).count()
+    };
+    let steps = read(&mut b, 1);
+    assert_eq!(answers(&steps), 0);
+    let steps = b.append(entries[2]);
+    assert_eq!(answers(&steps), 1, "it is of its log");
+    assert_eq!(answers(&read(&mut b, 2)), 1);
 }
