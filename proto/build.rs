@@ -29,7 +29,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".mvccpb.Event", "crate::mvccpb::Event")
         .compile_fds(files)?;
 
-    // The same two messages taken apart, for those who read them.
+    // What nodes and their witness say to each other.
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(protox::compile(
+            ["kine2/peer.proto", "kine2/witness.proto"],
+            [ROOT],
+        )?)?;
+
+    // The same two messages of etcd taken apart, for those who read them.
     let decoded = PathBuf::from(std::env::var("OUT_DIR")?).join("decoded");
     std::fs::create_dir_all(&decoded)?;
     tonic_prost_build::configure()

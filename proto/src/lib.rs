@@ -1,4 +1,5 @@
-//! The wire types of the etcd v3 API, from `.proto` files written for this project.
+//! The wire types of the etcd v3 API, and those between nodes and witness, from `.proto` files
+//! written for this project.
 //!
 //! Byte fields are [`bytes::Bytes`]: of a request they share the receive buffer. In responses,
 //! [`mvccpb::KeyValue`] and [`mvccpb::Event`] stay in wire form: so they are stored, and an answer
@@ -37,4 +38,9 @@ package!(authpb, "authpb", "Users, roles, permissions.");
 package!(v3lockpb, "v3lockpb", "The lock service.");
 package!(v3electionpb, "v3electionpb", "The election service.");
 package!(health, "grpc.health.v1", "The health service of gRPC.");
+package!(
+    kine2,
+    "kine2",
+    "What two nodes and their witness say to each other."
+);
 package!(decoded, "decoded/mvccpb", "Keys and events, taken apart.");

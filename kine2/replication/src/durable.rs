@@ -111,6 +111,38 @@ impl Durable {
     }
 }
 
+impl Config {
+    /// The bytes, as other nodes and the witness get them: the version of the record's layout, and
+    /// the configuration as the record has it.
+    ///
+    /// # Panics
+    /// As [`Durable::encode`].
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(256);
+        out.put_u8(VERSION);
+        put_config(&mut out, self);
+        out.freeze()
+    }
+
+    /// Reads the bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DurableError> {
+        let mut reader = Reader { bytes };
+        let version = reader.u8("version")?;
+        if version != VERSION {
+            return Err(DurableError::Version(version));
+        }
+        let config = reader.config()?;
+        match reader.bytes.len() {
+            0 => Ok(config),
+            rest => Err(DurableError::Long(rest)),
+        }
+    }
+}
+
 fn value_of(what: &'static str, value: u8) -> DurableError {
     DurableError::Value { what, value }
 }

@@ -41,6 +41,25 @@ impl History {
         history
     }
 
+    /// A log whose terms end at these positions after `base`; `None` if terms or indexes do not
+    /// rise.
+    #[must_use]
+    pub fn from_ends(base: Position, ends: impl IntoIterator<Item = Position>) -> Option<Self> {
+        let mut history = Self::new(base);
+        for end in ends {
+            let last = history.last();
+            let rises = match history.spans.last() {
+                Some(span) => end.term > span.term,
+                None => end.term >= base.term,
+            };
+            if end.index <= last.index || !rises {
+                return None;
+            }
+            history.push(end);
+        }
+        Some(history)
+    }
+
     /// The entry before the first kept one.
     #[must_use]
     pub fn base(&self) -> Position {

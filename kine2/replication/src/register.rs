@@ -195,7 +195,8 @@ impl Unit {
 
     /// The register can be changed: it is here, or its witness answered lately. Writes are held back
     /// for a handover only then.
-    pub(crate) fn hears_arbiter(&self) -> bool {
+    #[must_use]
+    pub fn hears_arbiter(&self) -> bool {
         let silence = self.timers.witness_heartbeat + 2 * self.timers.cas_timeout;
         match &self.hard.config.arbiter {
             Arbiter::None(_) => true,

@@ -178,7 +178,9 @@ impl Unit {
         }
     }
 
-    fn state(&self) -> State {
+    /// The unit's state at this node.
+    #[must_use]
+    pub fn state(&self) -> State {
         if self.hard.stopped {
             return State::Stop;
         }

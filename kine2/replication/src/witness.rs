@@ -46,6 +46,17 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// Whether the witness answers it by itself.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        match self {
+            Self::Get | Self::Cas(_) | Self::Init(_) | Self::Force(_) => true,
+            Self::Report(_) | Self::Suspect(_) | Self::ProbeAck { .. } => false,
+        }
+    }
+}
+
 /// A compare-and-swap of a register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cas {
