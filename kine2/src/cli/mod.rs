@@ -6,7 +6,9 @@
     reason = "this is what talks to the terminal"
 )]
 
+mod cluster;
 mod config;
+mod operate;
 mod serve;
 
 use std::path::PathBuf;
@@ -15,27 +17,77 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{DEFAULT_FILE, KEYS, Machine, Settings, gather};
+use crate::runtime::admin::Order;
 
 /// Exit status of a command that did not do what it was asked.
 const FAILED: u8 = 1;
 
-/// Runs what the arguments ask for and says how it ended: 0 done, 1 not done, 2 not understood.
+/// Runs what the arguments ask for and says how it ended: 0 done, 1 not done, 2 not understood, 3
+/// refused because it would not be safe.
 pub(crate) fn run() -> ExitCode {
     let matches = command().get_matches();
+    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match matches.subcommand() {
-        Some(("serve", given)) => serve::run(given),
-        Some(("config", given)) => config::run(given),
-        _ => {
+        Some(("serve", given)) => done(serve::run(given)),
+        Some(("config", given)) => done(config::run(given)),
+        Some(("init", given)) => done(cluster::init(given)),
+        Some(("join", given)) => done(cluster::join(given)),
+        Some(("version", _)) | None => {
             println!("kine2 {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
+        Some((name, given)) => match order(name, given) {
+            Some((given, order)) => operate::run(given, order),
+            None => unreachable!("clap knows the commands"),
+        },
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("kine2: {error:#}");
-            ExitCode::from(FAILED)
-        }
+    result.unwrap_or_else(|error| {
+        eprintln!("kine2: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// What a command orders a running node to do, and its arguments.
+fn order<'a>(name: &str, given: &'a ArgMatches) -> Option<(&'a ArgMatches, Order)> {
+    let order = match name {
+        "status" => Order::Status,
+        "join-token" => Order::JoinToken {
+            minutes: given.get_one("minutes").copied().unwrap_or_default(),
+        },
+        "swap" => Order::Swap {
+            partial: given.get_flag("partial"),
+        },
+        "stop" => Order::Stop {
+            force: given.get_flag("force"),
+        },
+        "start" => Order::Start,
+        "promote" => Order::Promote {
+            force: given.get_flag("force"),
+            without_witness: given.get_flag("without-witness"),
+        },
+        "witness" => return witness_order(given),
+        _ => return None,
+    };
+    Some((given, order))
+}
+
+fn witness_order(given: &ArgMatches) -> Option<(&ArgMatches, Order)> {
+    match given.subcommand()? {
+        (name @ ("add" | "replace"), given) => Some((
+            given,
+            Order::WitnessAdd {
+                code: given.get_one::<String>("code").cloned().unwrap_or_default(),
+                old_lost: name == "replace" && given.get_flag("lost"),
+            },
+        )),
+        ("remove", given) => Some((
+            given,
+            Order::WitnessRemove {
+                prefer_primary: given.get_flag("prefer-primary"),
+                lost: given.get_flag("lost"),
+            },
+        )),
+        _ => None,
     }
 }
 
@@ -44,19 +96,107 @@ fn command() -> Command {
     let config = with_settings(
         Command::new("config").about("Show the settings in force and where each came from"),
     );
+    let init = with_settings(
+        Command::new("init").about("Make this node the first of a cluster; its data stays"),
+    );
+    let code = || Arg::new("code").value_name("CODE").required(true);
+    let join = with_settings(
+        Command::new("join")
+            .about("Join the cluster whose `kine2 join-token` printed this code")
+            .arg(code()),
+    );
     Command::new("kine2")
-        .about("An etcd v3 store for one server today, and for a pair of servers tomorrow")
+        .about("An etcd v3 store for one server, or mirrored on a pair of servers")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .after_help(
-            "Exit status: 0 done, 1 not done (the reason is on standard error), 2 not understood.",
+            "Exit status: 0 done, 1 not done (the reason is on standard error), 2 not understood, \
+             3 refused because it would not be safe.",
         )
+        .subcommands([serve, config, init, join])
+        .subcommands(for_a_running_node())
+        .subcommand(Command::new("version").about("Show the version"))
+}
+
+fn for_a_running_node() -> Vec<Command> {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
+    };
+    let lost = || switch("lost", "The witness in force cannot be asked any more");
+    let code = || {
+        let code = Arg::new("code").value_name("CODE").required(true);
+        code.help("What `kine2-witness token` printed")
+    };
+    let minutes = Arg::new("minutes")
+        .long("minutes")
+        .value_name("MINUTES")
+        .default_value("60")
+        .value_parser(clap::value_parser!(u64).range(1..=60 * 24 * 7))
+        .help("How long the code is good");
+    let witness = Command::new("witness")
+        .about("Change who decides when the nodes lose each other")
+        .subcommand_required(true)
         .subcommands([
-            serve,
-            config,
-            Command::new("version").about("Show the version"),
-        ])
+            operating("add", "Have a witness decide").arg(code()),
+            operating("replace", "Have another witness decide")
+                .arg(code())
+                .arg(lost()),
+            operating("remove", "Have no witness any more").args([
+                switch("prefer-primary", "The primary goes on without its peer"),
+                lost(),
+            ]),
+        ]);
+    vec![
+        operating(
+            "status",
+            "Show both nodes, and whether one can fail over now",
+        ),
+        operating(
+            "join-token",
+            "Print a one-time code for a node that is to join",
+        )
+        .arg(minutes),
+        operating("swap", "Hand the primary's role over to the other node")
+            .arg(switch("partial", "Also if parts are not served then")),
+        operating(
+            "stop",
+            "Stop this node's part in the cluster, also over restarts",
+        )
+        .arg(switch("force", "Also if nobody can go on")),
+        operating("start", "Take a stopped node in again"),
+        operating("promote", "Make this node the primary").args([
+            switch(
+                "force",
+                "Although the other node may have acknowledged more, which is lost then; that node \
+                 must be off",
+            ),
+            switch(
+                "without-witness",
+                "Do not ask the witness; there is none then",
+            )
+            .requires("force"),
+        ]),
+        witness,
+    ]
+}
+
+/// A command for a node that runs.
+fn operating(name: &'static str, about: &'static str) -> Command {
+    let node = Arg::new("node")
+        .long("node")
+        .value_name("NAME|all")
+        .help("Which node is to do it [default: this one]");
+    let output = Arg::new("output")
+        .short('o')
+        .long("output")
+        .value_parser(["text", "json"])
+        .default_value("text")
+        .help("Form of the answer");
+    with_settings(Command::new(name).about(about).args([node, output]))
 }
 
 /// A flag for every key of the table.

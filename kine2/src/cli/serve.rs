@@ -1,6 +1,5 @@
 //! `kine2 serve`.
 
-use anyhow::ensure;
 use clap::ArgMatches;
 
 use crate::config::ServeConfig;
@@ -8,10 +7,6 @@ use crate::{log, process, runtime};
 
 pub(super) fn run(given: &ArgMatches) -> anyhow::Result<()> {
     let config = ServeConfig::check(&super::settings(given)?, &super::machine())?;
-    ensure!(
-        config.single,
-        "only a node without a peer can be served so far: say so with --single"
-    );
     log::init(&config.log)?;
     process::prepare();
     let told = next_steps(&config);

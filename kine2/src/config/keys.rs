@@ -81,6 +81,24 @@ pub(crate) const KEYS: &[Key] = &[
         "Where health and metrics are served, and nothing else, besides [default: nowhere]",
     ),
     key(
+        "listen-peer",
+        "an address such as 0.0.0.0:2380",
+        "0.0.0.0:2380",
+        "Where the other node of the cluster connects to",
+    ),
+    list(
+        "advertise-peer",
+        "addresses HOST:PORT, one for each link, the best first",
+        "",
+        "Where the other node finds this one [default: the address of listen-peer]",
+    ),
+    list(
+        "peers",
+        "addresses HOST:PORT, one for each link, the best first",
+        "",
+        "Where the other node is [default: what it said when it joined]",
+    ),
+    key(
         "cert-file",
         "a PEM file",
         "",

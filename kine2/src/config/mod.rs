@@ -4,6 +4,7 @@ mod keys;
 mod sources;
 mod units;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub(crate) struct ServeConfig {
     pub(crate) listen_client: Vec<ListenUrl>,
     pub(crate) advertise_client: Vec<String>,
     pub(crate) listen_admin: Vec<ListenUrl>,
+    pub(crate) listen_peer: SocketAddr,
+    pub(crate) advertise_peer: Vec<String>,
+    pub(crate) peers: Vec<String>,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) quota_bytes: u64,
     pub(crate) request_bytes_max: usize,
@@ -92,6 +96,11 @@ impl ServeConfig {
                 })?
                 .unwrap_or_else(|| machine.host_name.clone()),
             single: reader.flag("single")?,
+            listen_peer: reader
+                .one("listen-peer", |text| Ok(text.parse()?))?
+                .context("listen-peer is empty")?,
+            advertise_peer: reader.each("advertise-peer", parse_host_port)?,
+            peers: reader.each("peers", parse_host_port)?,
             quota_bytes: reader
                 .bytes("quota-bytes", 0, u64::MAX)?
                 .unwrap_or_default(),
@@ -242,6 +251,13 @@ impl Reader<'_> {
         });
         Ok(shown.collect())
     }
+}
+
+fn parse_host_port(text: &str) -> anyhow::Result<String> {
+    let parts = text.rsplit_once(':');
+    let is_good = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    ensure!(parts.is_some_and(is_good), "{text:?} is not HOST:PORT");
+    Ok(text.to_owned())
 }
 
 fn parse_url(text: &str) -> anyhow::Result<ListenUrl> {

@@ -4,34 +4,48 @@
 //! what they submitted in one sweep goes to the log as one batch.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use kine2_mvcc::{Alarm, AlarmKind};
 use kine2_node::{Event, STORE, Work};
-use kine2_replication::{Act, Event as ReplicaEvent, Notice};
+use kine2_replication::{Act, ConfigId, Event as ReplicaEvent, LogIndex, Notice, State};
 use tracing::{error, info, warn};
 
 use super::log_space::DISK_FULL;
 use super::log_thread::LogThread;
 use super::open::{LOG_DIR, STATE_DIR};
+use super::pair::Pair;
 use super::shared::{Finished, Shared};
 use super::state_thread::StateThread;
+
+/// How long watches are kept while no primary is heard: longer than a takeover takes.
+const WATCHES_KEPT: Duration = Duration::from_secs(3);
+
+/// The node and those who do what it wants done.
+#[derive(Debug)]
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: LogThread,
+    pub(super) state: StateThread,
+    /// The way to the peer and the witness; a single node has none.
+    pub(super) pair: Option<Arc<Pair>>,
+}
 
 /// Drives the node until a disk fails. Cancel-safe: nothing is lost when its future is dropped
 /// while it waits.
 ///
 /// # Errors
 /// If the log or the state cannot be written or read: nothing more may be served.
-pub(super) async fn drive(
-    shared: &Shared,
-    log: &LogThread,
-    state: &StateThread,
-) -> anyhow::Result<()> {
+pub(super) async fn drive(driver: &Driver) -> anyhow::Result<()> {
+    let shared = &*driver.shared;
     let mut alarms = BTreeSet::new();
+    let mut role = Role::default();
     loop {
-        let next_wake = turn(shared, log, state)?;
+        let next_wake = turn(driver)?;
         tell_alarms(&mut alarms, shared.node.lock().store().alarms());
+        role.follow(driver);
         let wait = next_wake.saturating_sub(shared.now());
         if wait.is_zero() {
             // Let the clients in between two slices of background work.
@@ -55,13 +69,10 @@ async fn woken_within(shared: &Shared, wait: Duration) {
 ///
 /// # Errors
 /// As [`drive`].
-pub(super) async fn activate(
-    shared: &Shared,
-    log: &LogThread,
-    state: &StateThread,
-) -> anyhow::Result<()> {
+pub(super) async fn activate(driver: &Driver) -> anyhow::Result<()> {
+    let shared = &*driver.shared;
     loop {
-        let next_wake = turn(shared, log, state)?;
+        let next_wake = turn(driver)?;
         if shared.node.lock().reads_locally() {
             return Ok(());
         }
@@ -74,18 +85,58 @@ pub(super) async fn activate(
 ///
 /// # Errors
 /// As [`drive`].
-pub(super) async fn settle(
-    shared: &Shared,
-    log: &LogThread,
-    state: &StateThread,
-) -> anyhow::Result<()> {
+pub(super) async fn settle(driver: &Driver) -> anyhow::Result<()> {
+    let shared = &*driver.shared;
     shared.node.lock().settle();
     loop {
-        turn(shared, log, state)?;
+        turn(driver)?;
         if shared.node.lock().is_settled() {
             return Ok(());
         }
         shared.woken().await;
+    }
+}
+
+/// What the node was when it was looked at last.
+#[derive(Debug, Default)]
+struct Role {
+    state: Option<State>,
+    config: Option<ConfigId>,
+    /// Since when no primary serves here or is heard.
+    without_primary: Option<Duration>,
+}
+
+impl Role {
+    /// Tells others of what changed.
+    fn follow(&mut self, driver: &Driver) {
+        let Some(pair) = &driver.pair else {
+            return;
+        };
+        let shared = &*driver.shared;
+        let now = shared.now();
+        let (state, config) = {
+            let node = shared.node.lock();
+            let unit = node.unit();
+            (unit.state(), unit.config().id())
+        };
+        if self.config != Some(config) {
+            self.config = Some(config);
+            pair.follow_arbiters();
+            shared.role_changed();
+        }
+        if self.state != Some(state) {
+            self.state = Some(state);
+            info!(%state, epoch = %config.epoch, "the unit's state here");
+            shared.role_changed();
+        }
+        // S3: whoever watches goes where a primary is.
+        let has_primary = matches!(state, State::Prim | State::Second | State::Alone);
+        if has_primary {
+            self.without_primary = None;
+        } else if now >= *self.without_primary.get_or_insert(now) + WATCHES_KEPT {
+            self.without_primary = Some(Duration::MAX - WATCHES_KEPT);
+            shared.end_streams();
+        }
     }
 }
 
@@ -113,7 +164,8 @@ fn tell_alarms(told: &mut BTreeSet<Alarm>, alarms: &BTreeSet<Alarm>) {
     told.clone_from(alarms);
 }
 
-fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<()> {
+fn apply(driver: &Driver, now: Duration, finished: Finished) -> anyhow::Result<()> {
+    let shared = &*driver.shared;
     let (log, state) = (
         shared.data_dir.join(LOG_DIR),
         shared.data_dir.join(STATE_DIR),
@@ -121,6 +173,28 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
     let (log, state) = (log.display(), state.display());
     // The errors name their causes themselves; what they do not know is the directory.
     let event = match finished {
+        Finished::Came(event) => Event::Replica(event),
+        Finished::Exported(result) => {
+            let made = result.map_err(|error| anyhow!("write a snapshot of {state}: {error}"))?;
+            driver.log.locate(LogIndex(made.index));
+            return Ok(());
+        }
+        Finished::Exporting(position) => {
+            let pair = driver.pair.as_ref().context("a snapshot is for a peer")?;
+            match position {
+                Some(position) => {
+                    pair.on_snapshot_made(position)?;
+                    let part = STORE.into();
+                    Event::Replica(ReplicaEvent::SnapshotMade { part, position })
+                }
+                // The log was cut beyond it meanwhile.
+                None => {
+                    driver.state.export(pair.draft());
+                    return Ok(());
+                }
+            }
+        }
+        Finished::SnapshotReceived(position, store) => Event::SnapshotReceived { position, store },
         Finished::Logged(result) => {
             let through = result.map_err(|error| {
                 let hint = if error.is_no_space() { DISK_FULL } else { "" };
@@ -165,35 +239,76 @@ fn apply(shared: &Shared, now: Duration, finished: Finished) -> anyhow::Result<(
 }
 
 /// Hands a thing to do to who does it.
-fn begin(shared: &Shared, log: &LogThread, work: Work) {
+fn begin(driver: &Driver, work: Work) -> anyhow::Result<()> {
+    let shared = &*driver.shared;
+    let pair = || {
+        let pair = driver.pair.as_ref();
+        pair.context("a unit of one node sends, calls and receives nothing")
+    };
     match work {
-        Work::Write(write) => log.write(write),
-        Work::ReadLog(read) => log.read(read),
-        Work::Act(Act::Notice(Notice::Adopted(config))) => shared.set_term(config.epoch.0),
-        Work::Act(Act::Notice(notice)) => warn!(?notice, "the unit has something to tell"),
-        Work::Act(Act::Serve { active: true, .. }) => info!("serves the store as its primary"),
-        Work::Act(Act::Serve { active: false, .. }) => warn!("does not serve the store any more"),
-        Work::SwitchState | Work::Act(_) => {
-            unreachable!("a unit of one node sends, calls and receives nothing")
+        Work::Write(write) => driver.log.write(write),
+        Work::ReadLog(read) => driver.log.read(read),
+        Work::SwitchState => {
+            let (backend, dir) = pair()?.take_received()?;
+            shared.node.lock().set_state_bytes(backend.stats()?);
+            driver.state.switch(backend, dir);
         }
+        Work::Act(act) => match act {
+            Act::Send(frame) => pair()?.send(&frame),
+            Act::Call(call) => pair()?.call(*call),
+            Act::MakeSnapshot { .. } => driver.state.export(pair()?.draft()),
+            Act::SendSnapshot { position, .. } => pair()?.send_snapshot(position),
+            Act::ReceiveSnapshot {
+                sender, position, ..
+            } => pair()?.receive_snapshot(sender, position),
+            Act::Notice(notice) => tell(shared, notice),
+            Act::Serve { active: true, .. } => info!("serves the store as its primary"),
+            Act::Serve { active: false, .. } => warn!("does not serve the store any more"),
+            other => unreachable!("the node does {other:?} itself"),
+        },
+    }
+    Ok(())
+}
+
+/// Tells the operator what the unit has to say.
+fn tell(shared: &Shared, notice: Notice) {
+    match notice {
+        Notice::Adopted(config) => {
+            shared.set_term(config.epoch.0);
+            let node = shared.node.lock();
+            let config = node.unit().config();
+            info!(
+                epoch = %config.epoch,
+                primary = %config.primary,
+                in_sync = ?config.in_sync,
+                why = %config.reason,
+                "another configuration is in force"
+            );
+        }
+        notice => warn!(?notice, "the unit has something to tell"),
     }
 }
 
 /// Tells the node what is finished and the time, hands out what it wants done, and says when to
 /// come back.
-fn turn(shared: &Shared, log: &LogThread, state: &StateThread) -> anyhow::Result<Duration> {
+fn turn(driver: &Driver) -> anyhow::Result<Duration> {
+    let shared = &*driver.shared;
     let now = shared.now();
     for finished in shared.take_finished() {
-        apply(shared, now, finished)?;
+        apply(driver, now, finished)?;
     }
     let mut node = shared.node.lock();
     node.apply(now, Event::Tick)?;
     let output = node.take_output(now)?;
     let next_wake = node.next_wake(now);
+    let applied = node.store().applied().index;
     drop(node);
 
     for work in output.work {
-        begin(shared, log, work);
+        begin(driver, work)?;
+    }
+    if output.streams_ended {
+        shared.forget_streams();
     }
     if let Some(damage) = output.damage {
         error!(
@@ -210,13 +325,14 @@ fn turn(shared: &Shared, log: &LogThread, state: &StateThread) -> anyhow::Result
         shared.stream_ready(stream);
     }
     if let Some(batch) = output.state {
-        state.apply(batch);
+        driver.state.apply(batch);
     }
     if output.checkpoint {
-        state.checkpoint();
+        driver.state.checkpoint();
     }
     if let Some(index) = output.cut_below {
-        log.cut_below(index);
+        driver.log.cut_below(index);
     }
+    shared.on_applied(applied);
     Ok(next_wake)
 }

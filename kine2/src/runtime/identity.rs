@@ -64,6 +64,20 @@ impl NodeIdentity {
         }
     }
 
+    /// Makes that of a node that joins a cluster.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn create(data_dir: &Path, cluster_id: u64, member_id: u64) -> anyhow::Result<()> {
+        let identity = Self {
+            cluster_id,
+            member_id,
+        };
+        let path = data_dir.join(FILE);
+        let written = identity.write(data_dir);
+        written.with_context(|| format!("write {}", path.display()))
+    }
+
     /// Whether a data directory has one.
     pub(super) fn is_in(data_dir: &Path) -> bool {
         data_dir.join(FILE).exists()

@@ -31,6 +31,7 @@ enum Job {
     Write(LogWrite),
     Read(LogRead),
     CutBelow(LogIndex),
+    Locate(LogIndex),
 }
 
 /// The thread and the way to it. The node has one batch of entries under way at a time, and one
@@ -66,6 +67,11 @@ impl LogThread {
 
     pub(super) fn cut_below(&self, index: LogIndex) {
         self.send(Job::CutBelow(index));
+    }
+
+    /// Asks for the position of an entry.
+    pub(super) fn locate(&self, index: LogIndex) {
+        self.send(Job::Locate(index));
     }
 
     /// Waits until all jobs are done.
@@ -144,6 +150,13 @@ fn run(
                 let result = read(&log, &wanted);
                 shared.finish(Finished::LogRead(wanted.reader, result));
                 Ok(())
+            }
+            Ok(Job::Locate(index)) => {
+                let position = match index < log.base().index {
+                    true => Ok(None),
+                    false => log.position_at(index).map(Some),
+                };
+                position.map(|position| shared.finish(Finished::Exporting(position)))
             }
             Ok(Job::CutBelow(index)) => {
                 let result = log.cut_below(index);

@@ -8,35 +8,47 @@ use kine2_etcd_api::{
     Identity, LeaseInfo, Member, MemberStatus, MetricsText, RequestError, StoreHash, WatchStream,
 };
 use kine2_mvcc::{
-    Alarm, Applied, Command, HashJob, RangeAnswer, RangeQuery, ReadError, Revision, StreamId,
-    WatchMessage, WatchRequest,
+    Alarm, Applied, Command, HashJob, RangeAnswer, RangeQuery, ReadError, Revision, WatchMessage,
+    WatchRequest,
 };
 use kine2_node::{Done, Event, Rejected};
-use tokio::sync::{Notify, oneshot};
+use kine2_peer::wire::{ForwardedAnswer, ForwardedRequest, Lease};
+use kine2_replication::{NodeRef, State};
+use tokio::sync::oneshot;
 
 use super::metrics::RuntimeMetrics;
-use super::shared::{Shared, Waiter};
+use super::pair::Pair;
+use super::shared::{OpenStream, Shared, Waiter};
 use super::state_thread::StateHandle;
 
 /// Longest wait for a command (`etcd` section 4: 5 s and two elections).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long a request waits for a primary: longer than a takeover takes.
+const NO_PRIMARY_MAX: Duration = Duration::from_secs(3);
+/// How long it waits for a change before it is tried again.
+const NEXT_TRY: Duration = Duration::from_millis(50);
+/// How long the answer to a write waits until the write is seen here, too.
+const OWN_WRITE_MAX: Duration = Duration::from_millis(500);
 /// Bytes of events a stream takes at once.
 const WATCH_POLL_BYTES: usize = 1 << 20;
 
-/// A member of one.
+/// This node, as a member of a cluster of one or two.
 #[derive(Clone, Debug)]
-pub(super) struct SingleMember {
+pub(super) struct NodeMember {
     shared: Arc<Shared>,
     state: StateHandle,
+    /// The way to the peer; a single node has none.
+    pair: Option<Arc<Pair>>,
     identity: Arc<Identity>,
     quota_bytes: u64,
     metrics: Arc<RuntimeMetrics>,
 }
 
-impl SingleMember {
+impl NodeMember {
     pub(super) fn new(
         shared: Arc<Shared>,
         state: StateHandle,
+        pair: Option<Arc<Pair>>,
         identity: Identity,
         quota_bytes: u64,
         metrics: Arc<RuntimeMetrics>,
@@ -44,6 +56,7 @@ impl SingleMember {
         Self {
             shared,
             state,
+            pair,
             identity: Arc::new(identity),
             quota_bytes,
             metrics,
@@ -79,8 +92,165 @@ impl SingleMember {
 
     /// Waits until what is applied here holds all that was acknowledged before (`repl R2`, R3).
     async fn confirm(&self) -> Result<(), RequestError> {
-        let answer = self.submit(|waiter| Event::Read { waiter })?;
-        in_time(answer).await.map(drop)
+        let begun = self.shared.now();
+        loop {
+            let answer = self.submit(|waiter| Event::Read { waiter })?;
+            match in_time(answer).await {
+                Err(RequestError::NoLeader) if self.awaits_primary(begun).await => {}
+                confirmed => return confirmed.map(drop),
+            }
+        }
+    }
+
+    /// Waits for a primary after something was not tried for want of one; `false` if it has waited
+    /// long enough. In a cluster of one there is nobody else to become it.
+    async fn awaits_primary(&self, since: Duration) -> bool {
+        let is_over = self.shared.now() >= since + NO_PRIMARY_MAX;
+        if self.pair.is_none() || is_over || self.shared.is_stopped() {
+            return false;
+        }
+        self.shared.next_role(NEXT_TRY).await;
+        true
+    }
+
+    /// The way to the primary, if that is another node.
+    fn primary_elsewhere(&self) -> Option<&Arc<Pair>> {
+        let pair = self.pair.as_ref()?;
+        let node = self.shared.node.lock();
+        let unit = node.unit();
+        (unit.config().primary != *unit.me()).then_some(pair)
+    }
+
+    /// Has a command carried out by the primary, wherever it is.
+    async fn propose_anywhere(&self, command: Command) -> Result<Applied, RequestError> {
+        let Some(pair) = self.primary_elsewhere() else {
+            return self.propose_here(command).await;
+        };
+        match passed_on(pair, ForwardedRequest::Command(command)).await? {
+            ForwardedAnswer::Applied { applied, index } => {
+                // Clients of this node find their own writes here, as at an etcd follower; a node
+                // that is behind does not make them wait for long.
+                self.shared.applied(index, OWN_WRITE_MAX).await;
+                Ok(applied)
+            }
+            other => unreachable!("a command was answered with {other:?}"),
+        }
+    }
+
+    async fn propose_here(&self, command: Command) -> Result<Applied, RequestError> {
+        // etcd's limit is that of the log as well: space work takes as long as it takes.
+        let waits_for_space = matches!(&command, Command::Compact(compact) if compact.physical);
+        let answer = self.submit(|waiter| Event::Submit { command, waiter })?;
+        let done = if waits_for_space {
+            finished(answer.await)?
+        } else {
+            in_time(answer).await?
+        };
+        match done {
+            Done::Applied(applied) => Ok(applied),
+            other => unreachable!("a command was answered with {other:?}"),
+        }
+    }
+
+    async fn keep_alive_anywhere(&self, lease: i64) -> Result<(Revision, i64), RequestError> {
+        let Some(pair) = self.primary_elsewhere() else {
+            return self.keep_alive_here(lease).await;
+        };
+        match passed_on(pair, ForwardedRequest::KeepAlive(lease)).await? {
+            ForwardedAnswer::KeptAlive {
+                revision,
+                ttl_seconds,
+            } => Ok((revision, ttl_seconds)),
+            other => unreachable!("a renewal was answered with {other:?}"),
+        }
+    }
+
+    /// Only the primary counts the time (`repl T1`).
+    async fn time_to_live_anywhere(
+        &self,
+        lease: i64,
+        keys: bool,
+    ) -> Result<Option<LeaseInfo>, RequestError> {
+        let Some(pair) = self.primary_elsewhere() else {
+            return Ok(self.time_to_live_here(lease, keys));
+        };
+        match passed_on(pair, ForwardedRequest::TimeToLive { lease, keys }).await? {
+            ForwardedAnswer::Lease(lease) => Ok(lease.map(from_forwarded)),
+            other => unreachable!("a lease was asked for, and the answer is {other:?}"),
+        }
+    }
+
+    async fn keep_alive_here(&self, lease: i64) -> Result<(Revision, i64), RequestError> {
+        self.check_running()?;
+        let revision = {
+            let mut node = self.shared.node.lock();
+            let revision = node.store().revision();
+            if node.reads_locally() {
+                return Ok((revision, node.keep_alive(self.shared.now(), lease)));
+            }
+            revision
+        };
+        // T4: no renewal counts that a successor does not know to be one.
+        let id = lease;
+        let answer = self.submit(|waiter| Event::KeepAlive { id, waiter })?;
+        match in_time(answer).await? {
+            Done::KeptAlive(ttl_seconds) => Ok((revision, ttl_seconds)),
+            other => unreachable!("a renewal was answered with {other:?}"),
+        }
+    }
+
+    fn time_to_live_here(&self, lease: i64, with_keys: bool) -> Option<LeaseInfo> {
+        let node = self.shared.node.lock();
+        let (remaining, granted_seconds) = node.time_to_live(self.shared.now(), lease)?;
+        Some(LeaseInfo {
+            revision: node.store().revision(),
+            remaining_seconds: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
+            granted_seconds,
+            keys: if with_keys {
+                node.store().lease_keys(lease)
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    /// Carries out what a client of the other node wants of the primary. S2: it is never passed on
+    /// again.
+    pub(super) async fn carry_out(&self, request: ForwardedRequest) -> ForwardedAnswer {
+        if self.primary_elsewhere().is_some() {
+            return ForwardedAnswer::NotPrimary;
+        }
+        let done = match request {
+            ForwardedRequest::Command(command) => {
+                let applied = self.propose_here(command).await;
+                let index = self.shared.node.lock().store().applied().index;
+                applied.map(|applied| ForwardedAnswer::Applied { applied, index })
+            }
+            ForwardedRequest::KeepAlive(lease) => {
+                let kept = self.keep_alive_here(lease).await;
+                kept.map(|(revision, ttl_seconds)| ForwardedAnswer::KeptAlive {
+                    revision,
+                    ttl_seconds,
+                })
+            }
+            ForwardedRequest::TimeToLive { lease, keys } => {
+                let is_active = self.shared.node.lock().is_active();
+                match is_active {
+                    true => Ok(ForwardedAnswer::Lease(
+                        self.time_to_live_here(lease, keys).map(to_forwarded),
+                    )),
+                    false => Err(RequestError::NoLeader),
+                }
+            }
+        };
+        done.unwrap_or_else(|error| match error {
+            RequestError::Refused(refusal) => ForwardedAnswer::Refused(refusal),
+            RequestError::TooManyRequests => ForwardedAnswer::Busy,
+            RequestError::NoLeader => ForwardedAnswer::Unavailable,
+            RequestError::Stopped | RequestError::TimedOut | RequestError::State(_) => {
+                ForwardedAnswer::Unknown
+            }
+        })
     }
 
     /// Reads what is applied; nothing if that may not be the newest and `applied_will_do` is not
@@ -103,7 +273,7 @@ impl SingleMember {
     }
 }
 
-impl Member for SingleMember {
+impl Member for NodeMember {
     type Watch = NodeWatch;
 
     fn identity(&self) -> &Identity {
@@ -119,17 +289,15 @@ impl Member for SingleMember {
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
-        // etcd's limit is that of the log as well: space work takes as long as it takes.
-        let waits_for_space = matches!(&command, Command::Compact(compact) if compact.physical);
-        let answer = self.submit(|waiter| Event::Submit { command, waiter })?;
-        let done = if waits_for_space {
-            finished(answer.await)?
-        } else {
-            in_time(answer).await?
-        };
-        match done {
-            Done::Applied(applied) => Ok(applied),
-            other => unreachable!("a command was answered with {other:?}"),
+        if self.pair.is_none() {
+            return self.propose_here(command).await;
+        }
+        let begun = self.shared.now();
+        loop {
+            match self.propose_anywhere(command.clone()).await {
+                Err(RequestError::NoLeader) if self.awaits_primary(begun).await => {}
+                tried => return tried,
+            }
         }
     }
 
@@ -151,21 +319,12 @@ impl Member for SingleMember {
     }
 
     async fn keep_alive(&self, lease: i64) -> Result<(Revision, i64), RequestError> {
-        self.check_running()?;
-        let revision = {
-            let mut node = self.shared.node.lock();
-            let revision = node.store().revision();
-            if node.reads_locally() {
-                return Ok((revision, node.keep_alive(self.shared.now(), lease)));
+        let begun = self.shared.now();
+        loop {
+            match self.keep_alive_anywhere(lease).await {
+                Err(RequestError::NoLeader) if self.awaits_primary(begun).await => {}
+                tried => return tried,
             }
-            revision
-        };
-        // T4: no renewal counts that a successor does not know to be one.
-        let id = lease;
-        let answer = self.submit(|waiter| Event::KeepAlive { id, waiter })?;
-        match in_time(answer).await? {
-            Done::KeptAlive(ttl_seconds) => Ok((revision, ttl_seconds)),
-            other => unreachable!("a renewal was answered with {other:?}"),
         }
     }
 
@@ -175,20 +334,13 @@ impl Member for SingleMember {
         with_keys: bool,
     ) -> Result<Option<LeaseInfo>, RequestError> {
         self.check_running()?;
-        let node = self.shared.node.lock();
-        let Some((remaining, granted_seconds)) = node.time_to_live(self.shared.now(), lease) else {
-            return Ok(None);
-        };
-        Ok(Some(LeaseInfo {
-            revision: node.store().revision(),
-            remaining_seconds: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
-            granted_seconds,
-            keys: if with_keys {
-                node.store().lease_keys(lease)
-            } else {
-                Vec::new()
-            },
-        }))
+        let begun = self.shared.now();
+        loop {
+            match self.time_to_live_anywhere(lease, with_keys).await {
+                Err(RequestError::NoLeader) if self.awaits_primary(begun).await => {}
+                tried => return tried,
+            }
+        }
     }
 
     async fn leases(&self) -> Result<Vec<i64>, RequestError> {
@@ -237,10 +389,11 @@ impl Member for SingleMember {
         let bytes = node.state_bytes();
         MemberStatus {
             revision: node.store().revision(),
-            primary: if node.is_active() {
-                self.identity.member_id
-            } else {
-                0
+            primary: match node.unit().state() {
+                State::Prim | State::Second | State::Alone => {
+                    member_id(&node.unit().config().primary)
+                }
+                State::Wait(_) | State::Stop => 0,
             },
             log_index: node.last_index(),
             applied_index: node.store().applied().index,
@@ -262,7 +415,24 @@ impl Member for SingleMember {
     }
 
     fn members(&self) -> Vec<Identity> {
-        vec![Identity::clone(&self.identity)]
+        let Some(pair) = &self.pair else {
+            return vec![Identity::clone(&self.identity)];
+        };
+        let node = self.shared.node.lock();
+        let unit = node.unit();
+        let members = unit.config().members.iter();
+        members
+            .map(|member| match member == unit.me() {
+                true => Identity::clone(&self.identity),
+                false => Identity {
+                    cluster_id: self.identity.cluster_id,
+                    member_id: member_id(member),
+                    name: member.name.to_string(),
+                    peer_urls: pair.peer_urls(),
+                    client_urls: pair.peer_client_urls(),
+                },
+            })
+            .collect()
     }
 
     fn metrics(&self, out: &mut MetricsText) {
@@ -270,14 +440,15 @@ impl Member for SingleMember {
         super::metrics::write_node(out, &node);
         drop(node);
         self.metrics.write(out);
+        if let Some(pair) = &self.pair {
+            super::metrics::write_pair(out, pair);
+        }
     }
 
     fn watch(&self) -> NodeWatch {
-        let (id, ready) = self.shared.open_stream();
         NodeWatch {
+            stream: self.shared.open_stream(),
             shared: Arc::clone(&self.shared),
-            id,
-            ready,
         }
     }
 }
@@ -303,31 +474,85 @@ fn finished(
     })
 }
 
+/// Passes a request on to the primary. What was not tried is [`RequestError::NoLeader`].
+async fn passed_on(
+    pair: &Pair,
+    request: ForwardedRequest,
+) -> Result<ForwardedAnswer, RequestError> {
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, pair.forward(request)).await;
+    match answer.map_err(|_elapsed| RequestError::TimedOut)? {
+        ForwardedAnswer::NotPrimary | ForwardedAnswer::Unavailable => Err(RequestError::NoLeader),
+        ForwardedAnswer::Unknown => Err(RequestError::TimedOut),
+        ForwardedAnswer::Busy => Err(RequestError::TooManyRequests),
+        ForwardedAnswer::Refused(refusal) => Err(RequestError::Refused(refusal)),
+        answer => Ok(answer),
+    }
+}
+
+fn to_forwarded(lease: LeaseInfo) -> Lease {
+    Lease {
+        revision: lease.revision,
+        remaining_seconds: lease.remaining_seconds,
+        granted_seconds: lease.granted_seconds,
+        keys: lease.keys,
+    }
+}
+
+fn from_forwarded(lease: Lease) -> LeaseInfo {
+    LeaseInfo {
+        revision: lease.revision,
+        remaining_seconds: lease.remaining_seconds,
+        granted_seconds: lease.granted_seconds,
+        keys: lease.keys,
+    }
+}
+
+/// Id of a member as etcd's clients see it.
+pub(super) fn member_id(node: &NodeRef) -> u64 {
+    // Incarnations are made of such ids.
+    u64::try_from(node.incarnation.0).unwrap_or(u64::MAX)
+}
+
 /// One client's watch stream at the node.
 #[derive(Debug)]
 pub(super) struct NodeWatch {
     shared: Arc<Shared>,
-    id: StreamId,
-    ready: Arc<Notify>,
+    stream: OpenStream,
+}
+
+impl NodeWatch {
+    /// The state it was opened on is gone, or no primary is there.
+    fn has_ended(&self) -> bool {
+        self.shared.streams_ended() != self.stream.ended
+    }
 }
 
 impl WatchStream for NodeWatch {
     fn create(&mut self, request: WatchRequest) {
+        if self.has_ended() {
+            return;
+        }
         let now = self.shared.now();
-        self.shared.node.lock().watch(now, self.id, request);
-        self.ready.notify_one();
+        self.shared.node.lock().watch(now, self.stream.id, request);
+        self.stream.ready.notify_one();
         // A progress interval may have come nearer.
         self.shared.wake();
     }
 
     fn cancel(&mut self, id: i64) {
-        self.shared.node.lock().cancel_watch(self.id, id);
-        self.ready.notify_one();
+        if self.has_ended() {
+            return;
+        }
+        self.shared.node.lock().cancel_watch(self.stream.id, id);
+        self.stream.ready.notify_one();
     }
 
     fn request_progress(&mut self) {
-        self.shared.node.lock().request_progress(self.id);
-        self.ready.notify_one();
+        if self.has_ended() {
+            return;
+        }
+        self.shared.node.lock().request_progress(self.stream.id);
+        self.stream.ready.notify_one();
     }
 
     async fn next(&mut self) -> Result<Vec<WatchMessage>, RequestError> {
@@ -335,15 +560,18 @@ impl WatchStream for NodeWatch {
             if self.shared.is_stopped() {
                 return Err(RequestError::Stopped);
             }
+            if self.has_ended() {
+                return Err(RequestError::NoLeader);
+            }
             let polled = self
                 .shared
                 .node
                 .lock()
-                .poll_stream(self.id, WATCH_POLL_BYTES)
+                .poll_stream(self.stream.id, WATCH_POLL_BYTES)
                 .map_err(|error| self.shared.read_error(error))?;
             if !polled.messages.is_empty() {
                 if polled.more {
-                    self.ready.notify_one();
+                    self.stream.ready.notify_one();
                 }
                 return Ok(polled.messages);
             }
@@ -351,7 +579,7 @@ impl WatchStream for NodeWatch {
                 // History without a match: let others in before the next slice.
                 tokio::task::yield_now().await;
             } else {
-                self.ready.notified().await;
+                self.stream.ready.notified().await;
             }
         }
     }
@@ -359,7 +587,7 @@ impl WatchStream for NodeWatch {
 
 impl Drop for NodeWatch {
     fn drop(&mut self) {
-        self.shared.close_stream(self.id);
+        self.shared.close_stream(&self.stream);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kine2_etcd_api::MetricsText;
 use kine2_node::Node;
 
+use super::pair::Pair;
 use super::shared::Waiter;
 
 /// Upper bounds of a histogram's buckets in seconds: doubling from a millisecond, as etcd's do,
@@ -222,4 +223,33 @@ pub(super) fn write_node(out: &mut MetricsText, node: &Node<Waiter>) {
 
 fn to_i64(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// What the connections to the peer count.
+pub(super) fn write_pair(out: &mut MetricsText, pair: &Pair) {
+    let stats = pair.stats();
+    out.gauge(
+        "kine2_peer_links_up",
+        "Links to the peer that are up.",
+        i64::try_from(stats.links_up).unwrap_or(i64::MAX),
+    );
+    for (name, help, value) in [
+        (
+            "etcd_network_peer_sent_bytes_total",
+            "Bytes sent to the peer.",
+            stats.sent_bytes,
+        ),
+        (
+            "etcd_network_peer_received_bytes_total",
+            "Bytes of frames received from the peer.",
+            stats.received_bytes,
+        ),
+        (
+            "kine2_peer_lost_frames_total",
+            "Frames for the peer that found no room or no link.",
+            stats.lost_frames,
+        ),
+    ] {
+        out.counter(name, help, value);
+    }
 }

@@ -1,13 +1,17 @@
 //! Threads, sockets and disks around the node.
 
+pub(crate) mod admin;
 mod driver;
 mod identity;
 mod log_space;
 mod log_thread;
 mod member;
+pub(crate) mod membership;
 mod metrics;
 mod open;
 mod own_record;
+mod pair;
+mod peers;
 mod serve;
 mod shared;
 mod state_thread;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use kine2_backend::Options as BackendOptions;
 use kine2_mvcc::{Backend, BackendError, Command, LogPosition, Store, StoreOptions};
-use kine2_replication::{History, Loaded};
-use kine2_wal::{Entry, FileDisk, LogIndex, Recovery, Term, Wal, WalOptions};
+use kine2_replication::{Config, History, Loaded};
+use kine2_wal::{Chain, Entry, FileDisk, LogIndex, Position, Recovery, Term, Wal, WalOptions};
 use tracing::{info, warn};
 
 use super::identity::{NodeIdentity, random_id};
@@ -19,8 +19,11 @@ use super::own_record;
 
 /// The log within the data directory.
 pub(super) const LOG_DIR: &str = "store/wal";
-/// The state within the data directory.
+/// The state within the data directory; one that came as a snapshot has its position in its name,
+/// [`snapshot_dir`].
 pub(super) const STATE_DIR: &str = "store/state";
+/// What the name of a state that came as a snapshot begins with.
+const SNAPSHOT_PREFIX: &str = "state-";
 /// Bytes of log read at once when the state is brought up to it.
 const REPLAY_BYTES: usize = 512 << 10;
 /// What opening needs to know.
@@ -29,7 +32,15 @@ pub(super) struct OpenOptions {
     pub(super) data_dir: PathBuf,
     /// What a new node is called.
     pub(super) name: String,
+    /// The configuration that a node which joined begins with.
+    pub(super) joined: Option<Config>,
     pub(super) segment_bytes: u64,
+    pub(super) state: StateOptions,
+}
+
+/// How a state is opened.
+#[derive(Clone, Debug)]
+pub(super) struct StateOptions {
     pub(super) backend: BackendOptions,
     pub(super) store: StoreOptions,
 }
@@ -40,6 +51,8 @@ pub(super) struct Opened {
     pub(super) identity: NodeIdentity,
     pub(super) log: Log,
     pub(super) backend: Arc<dyn Backend>,
+    /// Where the backend is.
+    pub(super) state_dir: PathBuf,
     pub(super) store: Store,
     /// This node's half of its unit.
     pub(super) loaded: Loaded,
@@ -63,10 +76,11 @@ pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
     } else {
         NodeIdentity::load(data_dir)?
     };
-    let (me, durable) = own_record::load(&recovery, identity, &options.name)?;
-    let state_dir = data_dir.join(STATE_DIR);
+    let (me, durable) =
+        own_record::load(&recovery, identity, &options.name, options.joined.as_ref())?;
+    let state_dir = settle_state_dirs(data_dir, &log)?;
     // Where nobody else has a say, all of the log is committed (`repl A1`).
-    let replayed = own_record::is_alone(&durable).then(|| log.last_index());
+    let replayed = own_record::is_alone(&me, &durable).then(|| log.last_index());
     let (backend, store) = open_state(&state_dir, options, &log, replayed)?;
     // This start is counted before anything is said in it.
     let noted = log.set_hard_state(durable.encode());
@@ -87,6 +101,7 @@ pub(super) fn open(options: &OpenOptions) -> anyhow::Result<Opened> {
         identity,
         log,
         backend,
+        state_dir,
         store,
         loaded: loaded.expect("the record has a configuration"),
     })
@@ -139,6 +154,58 @@ fn open_log(dir: &Path, segment_bytes: u64) -> anyhow::Result<(Log, Recovery)> {
     Ok((log, recovery))
 }
 
+/// Where the state is that came as the snapshot of this position.
+pub(super) fn snapshot_dir(data_dir: &Path, position: &Position) -> PathBuf {
+    let Position { index, term, chain } = position;
+    let name = format!(
+        "{SNAPSHOT_PREFIX}{index}-{}-{}-{:016x}",
+        term.epoch, term.run, chain.0
+    );
+    data_dir.join(STATE_DIR).with_file_name(name)
+}
+
+/// The position in the name of a snapshot's directory.
+fn snapshot_position(name: &str) -> Option<Position> {
+    let mut parts = name.strip_prefix(SNAPSHOT_PREFIX)?.split('-');
+    let position = Position {
+        index: LogIndex(parts.next()?.parse().ok()?),
+        term: Term {
+            epoch: parts.next()?.parse().ok()?,
+            run: parts.next()?.parse().ok()?,
+        },
+        chain: Chain(u64::from_str_radix(parts.next()?, 16).ok()?),
+    };
+    parts.next().is_none().then_some(position)
+}
+
+/// The directory of the state that goes with the log. N4: the log says whether it was switched to
+/// a snapshot: it begins after its position then. The other directory is deleted.
+fn settle_state_dirs(data_dir: &Path, log: &Log) -> anyhow::Result<PathBuf> {
+    let first = data_dir.join(STATE_DIR);
+    let parent = first.parent().expect("it is below the data directory");
+    let mut snapshots = Vec::new();
+    let names = std::fs::read_dir(parent).with_context(|| format!("read {}", parent.display()))?;
+    for name in names {
+        let name = name.with_context(|| format!("read {}", parent.display()))?;
+        if let Some(position) = name.file_name().to_str().and_then(snapshot_position) {
+            snapshots.push((position, name.path()));
+        }
+    }
+    let is_switched_to = |position: &Position| *position == log.base();
+    let current = snapshots
+        .iter()
+        .find(|(position, _)| is_switched_to(position))
+        // The log has gone on since: the state before was deleted when it was switched.
+        .or_else(|| snapshots.first().filter(|_| !first.exists()));
+    let current = current.map_or_else(|| first.clone(), |(_, dir)| dir.clone());
+    let all = snapshots.into_iter().map(|(_, dir)| dir).chain([first]);
+    for dir in all.filter(|dir| *dir != current && dir.exists()) {
+        info!(dir = %dir.display(), "deletes a state that the log does not go with");
+        kine2_backend::destroy(&dir).with_context(|| format!("delete {}", dir.display()))?;
+    }
+    Ok(current)
+}
+
 fn open_state(
     dir: &Path,
     options: &OpenOptions,
@@ -146,12 +213,12 @@ fn open_state(
     replayed: Option<LogIndex>,
 ) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
     let first = log.first_index();
-    let options = &OpenOptions {
+    let options = &StateOptions {
         backend: BackendOptions {
             unfinished_is_damage: first == LogIndex(1),
-            ..options.backend
+            ..options.state.backend
         },
-        ..options.clone()
+        ..options.state.clone()
     };
     match try_open_state(dir, options, log, replayed) {
         Ok(opened) => Ok(opened),
@@ -187,7 +254,7 @@ fn is_damage(error: &anyhow::Error) -> bool {
 
 fn try_open_state(
     dir: &Path,
-    options: &OpenOptions,
+    options: &StateOptions,
     log: &Log,
     replayed: Option<LogIndex>,
 ) -> anyhow::Result<(Arc<dyn Backend>, Store)> {
@@ -260,9 +327,12 @@ mod tests {
         OpenOptions {
             data_dir: data_dir.to_owned(),
             name: "shop".to_owned(),
+            joined: None,
             segment_bytes: 1 << 20,
-            backend: BackendOptions::default(),
-            store: StoreOptions::default(),
+            state: StateOptions {
+                backend: BackendOptions::default(),
+                store: StoreOptions::default(),
+            },
         }
     }
 
@@ -320,6 +390,34 @@ mod tests {
         std::fs::remove_file(dir.path().join("identity")).unwrap();
         let error = format!("{:#}", open(&options(dir.path())).unwrap_err());
         assert!(error.contains("identity"), "{error}");
+    }
+
+    #[test]
+    fn n4_the_log_says_which_state_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 3);
+        let state = dir.path().join(STATE_DIR);
+        let position = Position {
+            index: LogIndex(9),
+            ..Position::START
+        };
+        let snapshot = snapshot_dir(dir.path(), &position);
+        let name = snapshot.file_name().unwrap().to_str().unwrap();
+        assert_eq!(snapshot_position(name), Some(position));
+        // It was received, and the log was not switched to it.
+        std::fs::create_dir(&snapshot).unwrap();
+        let opened = open(&options(dir.path())).unwrap();
+        assert_eq!(opened.state_dir, state);
+        assert!(!snapshot.exists());
+        drop(opened);
+        // It was switched to.
+        let (mut log, _) = open_log(&dir.path().join(LOG_DIR), 1 << 20).unwrap();
+        log.reset_to(position, None).unwrap();
+        log.sync().unwrap();
+        std::fs::create_dir(&snapshot).unwrap();
+        assert_eq!(settle_state_dirs(dir.path(), &log).unwrap(), snapshot);
+        assert!(!state.exists());
+        assert_eq!(settle_state_dirs(dir.path(), &log).unwrap(), snapshot);
     }
 
     #[test]

@@ -16,7 +16,8 @@ const UNIT: &str = "main";
 const NAME_BYTES_MAX: usize = 255;
 
 /// The record found in the log, for this start: one more than before. A log without one gets the
-/// record of a node that is a unit by itself.
+/// record of a node that is a unit by itself, or of one that joined the unit of this
+/// configuration and holds nothing yet.
 ///
 /// # Errors
 /// If the record cannot be understood, or is another node's.
@@ -24,32 +25,49 @@ pub(super) fn load(
     recovery: &Recovery,
     identity: NodeIdentity,
     name: &str,
+    joined: Option<&Config>,
 ) -> anyhow::Result<(NodeRef, Durable)> {
-    let mut durable = match recovery.hard_state.as_deref() {
-        None => first(recovery.last.term, identity, name)?,
-        Some([1, term @ ..]) => first(decode_term(term)?.max(recovery.last.term), identity, name)?,
-        Some(bytes) => Durable::decode(bytes).context("the log's record of this node")?,
+    let mut durable = match (recovery.hard_state.as_deref(), joined) {
+        (None, None) => first(recovery.last.term, identity, name)?,
+        (None, Some(config)) => Durable {
+            boot: 0,
+            storage: Incarnation(random()?),
+            data: DataState::Complete,
+            hard: Some(HardState::adopting(config.clone())),
+        },
+        (Some([1, term @ ..]), _) => {
+            first(decode_term(term)?.max(recovery.last.term), identity, name)?
+        }
+        (Some(bytes), _) => Durable::decode(bytes).context("the log's record of this node")?,
     };
     durable.boot += 1;
     let incarnation = incarnation(identity);
     let hard = durable.hard.as_ref();
     let hard = hard.context("the log's record of this node has no configuration")?;
     let mut members = hard.config.members.iter();
-    let Some(me) = members.find(|member| member.incarnation == incarnation) else {
+    if let Some(me) = members.find(|member| member.incarnation == incarnation) {
+        return Ok((me.clone(), durable));
+    }
+    // A node that is not in yet, or not any more, is known by its certificate.
+    if joined.is_none() {
         bail!(
             "the log is of a unit with the members {:?}, and this node ({:x}) is none of them: the \
              identity beside it is another node's",
             hard.config.members,
             incarnation.0
         );
+    }
+    let me = NodeRef {
+        name: name.into(),
+        incarnation,
     };
-    Ok((me.clone(), durable))
+    Ok((me, durable))
 }
 
 /// Whether no other node has a part in what is committed: then all of the log is (`repl A1`).
-pub(super) fn is_alone(durable: &Durable) -> bool {
+pub(super) fn is_alone(me: &NodeRef, durable: &Durable) -> bool {
     let hard = durable.hard.as_ref();
-    hard.is_some_and(|hard| hard.config.members.len() == 1)
+    hard.is_some_and(|hard| hard.config.members.iter().eq([me]))
 }
 
 /// A unit of one, in an epoch that is not below that of any entry.
@@ -59,8 +77,6 @@ fn first(used: Term, identity: NodeIdentity, name: &str) -> anyhow::Result<Durab
         "the name has {} bytes; at most {NAME_BYTES_MAX} are accepted",
         name.len()
     );
-    let random =
-        || Ok::<_, anyhow::Error>(u128::from(random_id()?) << 64 | u128::from(random_id()?));
     let storage = Incarnation(random()?);
     let config = Config::first(
         RegisterKey {
@@ -89,7 +105,11 @@ fn first(used: Term, identity: NodeIdentity, name: &str) -> anyhow::Result<Durab
     })
 }
 
-fn incarnation(identity: NodeIdentity) -> Incarnation {
+fn random() -> anyhow::Result<u128> {
+    Ok(u128::from(random_id()?) << 64 | u128::from(random_id()?))
+}
+
+pub(super) fn incarnation(identity: NodeIdentity) -> Incarnation {
     Incarnation(identity.member_id.into())
 }
 
@@ -130,22 +150,42 @@ mod tests {
 
     #[test]
     fn a_new_log_is_of_a_unit_of_one() {
-        let (me, durable) = load(&recovery(None, Term::default()), IDENTITY, "shop").unwrap();
-        assert!(is_alone(&durable));
+        let (me, durable) = load(&recovery(None, Term::default()), IDENTITY, "shop", None).unwrap();
+        assert!(is_alone(&me, &durable));
         let hard = durable.hard.clone().unwrap();
         assert_eq!((durable.boot, hard.run), (1, 0));
         assert_eq!(hard.config.primary, me);
         // It is found again, whatever the node is called now, and the start is counted.
         let again = recovery(Some(durable.encode()), Term::default());
-        let (found, next) = load(&again, IDENTITY, "market").unwrap();
+        let (found, next) = load(&again, IDENTITY, "market", None).unwrap();
         assert_eq!((found, next.boot), (me, 2));
+    }
+
+    #[test]
+    fn a_node_that_joined_holds_nothing_and_is_not_alone() {
+        let (_, durable) = load(&recovery(None, Term::default()), IDENTITY, "shop", None).unwrap();
+        let config = durable.hard.unwrap().config;
+        let other = NodeIdentity {
+            member_id: 10,
+            ..IDENTITY
+        };
+        let none = recovery(None, Term::default());
+        let (me, durable) = load(&none, other, "market", Some(&config)).unwrap();
+        assert_eq!(me, NodeRef::new("market", 10));
+        assert!(!is_alone(&me, &durable));
+        assert_eq!(durable.hard.as_ref().unwrap().config, config);
+        // And again, from its own log.
+        let kept = recovery(Some(durable.encode()), Term::default());
+        let (again, next) = load(&kept, other, "market", Some(&config)).unwrap();
+        assert_eq!((again, next.boot), (me, 2));
     }
 
     #[test]
     fn a5_a_log_of_version_1_goes_on_above_its_terms() {
         let noted: Vec<u8> = [&[1][..], &3u64.to_le_bytes(), &4u32.to_le_bytes()].concat();
         let last = Term { epoch: 3, run: 9 };
-        let (_, durable) = load(&recovery(Some(noted.into()), last), IDENTITY, "shop").unwrap();
+        let (_, durable) =
+            load(&recovery(Some(noted.into()), last), IDENTITY, "shop", None).unwrap();
         let hard = durable.hard.unwrap();
         assert_eq!((hard.config.epoch, hard.run), (Epoch(3), 9));
     }
@@ -154,14 +194,14 @@ mod tests {
     fn a_record_that_is_not_understood_or_anothers_is_refused() {
         for bytes in [&[][..], &[9], &[1, 2], &[1; 20]] {
             let found = recovery(Some(Bytes::copy_from_slice(bytes)), Term::default());
-            assert!(load(&found, IDENTITY, "shop").is_err(), "{bytes:?}");
+            assert!(load(&found, IDENTITY, "shop", None).is_err(), "{bytes:?}");
         }
-        let (_, durable) = load(&recovery(None, Term::default()), IDENTITY, "shop").unwrap();
+        let (_, durable) = load(&recovery(None, Term::default()), IDENTITY, "shop", None).unwrap();
         let other = NodeIdentity {
             member_id: 10,
             ..IDENTITY
         };
         let found = recovery(Some(durable.encode()), Term::default());
-        assert!(load(&found, other, "shop").is_err());
+        assert!(load(&found, other, "shop", None).is_err());
     }
 }

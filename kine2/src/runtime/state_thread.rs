@@ -1,13 +1,18 @@
 //! The thread that writes the state: it applies what is visible already to the backend and makes
 //! checkpoints, away from the path of reads and writes.
 
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use kine2_mvcc::{Backend, BackendError, BackendStats, StateBatch};
+use kine2_backend::StreamError;
+use kine2_mvcc::{Backend, BackendError, BackendStats, LogPosition, StateBatch};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::metrics::RuntimeMetrics;
 use super::shared::{Finished, Shared};
@@ -16,6 +21,10 @@ use super::shared::{Finished, Shared};
 enum Job {
     Apply(Box<StateBatch>),
     Checkpoint,
+    /// Write all of it to this file.
+    Export(PathBuf),
+    /// Go on with this one, which lies in that directory; the one before is deleted.
+    Switch(Arc<dyn Backend>, PathBuf),
     Defragment(oneshot::Sender<Result<(), BackendError>>),
     Stop,
 }
@@ -33,15 +42,17 @@ pub(super) struct StateThread {
 pub(super) struct StateHandle(Sender<Job>);
 
 impl StateThread {
+    /// A thread for the state in `dir`.
     pub(super) fn spawn(
         backend: Arc<dyn Backend>,
+        dir: PathBuf,
         shared: Arc<Shared>,
         metrics: Arc<RuntimeMetrics>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let thread = std::thread::Builder::new()
             .name("state".into())
-            .spawn(move || run(&*backend, &shared, &metrics, &queue))?;
+            .spawn(move || run(backend, dir, &shared, &metrics, &queue))?;
         Ok(Self {
             handle: StateHandle(jobs),
             thread,
@@ -58,6 +69,16 @@ impl StateThread {
 
     pub(super) fn checkpoint(&self) {
         self.handle.send(Job::Checkpoint);
+    }
+
+    /// Writes all that is applied to a file.
+    pub(super) fn export(&self, file: PathBuf) {
+        self.handle.send(Job::Export(file));
+    }
+
+    /// Goes on with another state, which lies in `dir`.
+    pub(super) fn switch(&self, backend: Arc<dyn Backend>, dir: PathBuf) {
+        self.handle.send(Job::Switch(backend, dir));
     }
 
     /// Waits until all jobs given so far are done.
@@ -81,12 +102,18 @@ impl StateHandle {
     }
 }
 
-fn run(backend: &dyn Backend, shared: &Shared, metrics: &RuntimeMetrics, queue: &Receiver<Job>) {
+fn run(
+    mut backend: Arc<dyn Backend>,
+    mut dir: PathBuf,
+    shared: &Shared,
+    metrics: &RuntimeMetrics,
+    queue: &Receiver<Job>,
+) {
     for job in queue {
         let begun = Instant::now();
         match job {
             Job::Apply(batch) => {
-                let result = apply(backend, &batch);
+                let result = apply(&*backend, &batch);
                 metrics.state_apply.observe(begun.elapsed());
                 shared.finish(Finished::Saved(result));
             }
@@ -94,6 +121,15 @@ fn run(backend: &dyn Backend, shared: &Shared, metrics: &RuntimeMetrics, queue: 
                 let result = backend.checkpoint();
                 metrics.checkpoint.observe(begun.elapsed());
                 shared.finish(Finished::Checkpointed(result));
+            }
+            Job::Export(file) => shared.finish(Finished::Exported(export(&*backend, &file))),
+            Job::Switch(next, next_dir) => {
+                backend = next;
+                let old = std::mem::replace(&mut dir, next_dir);
+                // Left over, it is deleted by the next start.
+                if let Err(error) = kine2_backend::destroy(&old) {
+                    warn!(dir = %old.display(), %error, "the state before the snapshot is left");
+                }
             }
             // Whoever asked has given up: another copy of everything would serve nobody.
             Job::Defragment(done) if done.is_closed() => {}
@@ -106,6 +142,13 @@ fn run(backend: &dyn Backend, shared: &Shared, metrics: &RuntimeMetrics, queue: 
             Job::Stop => return,
         }
     }
+}
+
+/// Writes all that is applied to a file; answers up to which entry that is.
+fn export(backend: &dyn Backend, file: &Path) -> Result<LogPosition, StreamError> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(file)?);
+    kine2_backend::export(backend, &mut out)?;
+    Ok(backend.held()?.applied)
 }
 
 fn apply(backend: &dyn Backend, batch: &StateBatch) -> Result<BackendStats, BackendError> {
@@ -154,11 +197,11 @@ mod tests {
             hard_state: None,
             torn_tail: None,
         };
-        let (me, durable) = own_record::load(&recovery, identity, "shop").unwrap();
+        let (me, durable) = own_record::load(&recovery, identity, "shop", None).unwrap();
         let history = History::new(Position::START);
         let loaded = Loaded::of_lead(me, durable, history, LogIndex(0), 1).unwrap();
         let node = Node::new(options, loaded, store, Duration::ZERO);
-        Arc::new(Shared::new(node, std::path::PathBuf::new(), Instant::now()))
+        Arc::new(Shared::new(node, PathBuf::new(), Instant::now()))
     }
 
     #[test]
@@ -166,7 +209,8 @@ mod tests {
         let backend = Arc::new(MemBackend::default());
         let shared = shared(&backend);
         let metrics = Arc::new(RuntimeMetrics::default());
-        let state = StateThread::spawn(backend, Arc::clone(&shared), metrics).unwrap();
+        let dir = PathBuf::new();
+        let state = StateThread::spawn(backend, dir, Arc::clone(&shared), metrics).unwrap();
         let waiting = state.handle().defragment();
         let (done, given_up) = oneshot::channel();
         drop(given_up);

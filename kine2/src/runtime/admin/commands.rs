@@ -1,0 +1,276 @@
+//! Carrying out what an operator orders.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use bytes::BytesMut;
+use kine2_peer::framing::{MessageReader, put};
+use kine2_proto::kine2::{WitnessEnrol, WitnessHello, WitnessWelcome, witness_hello};
+use kine2_replication::{Arbiter, Command, Epoch, LonePolicy, State, Unit, WitnessId};
+use kine2_trust::{Code, CodeKind, joining_client, nobody};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::Admin;
+use super::status::{NodeStatus, is_mirrored};
+use super::wire::{Answer, Order};
+
+/// How long a change may take.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long a witness may take to let the cluster in.
+const ENROL_TIMEOUT: Duration = Duration::from_secs(10);
+const WELCOME_BYTES_MAX: usize = 64 << 10;
+
+impl Admin {
+    pub(super) async fn carry_out(&self, order: Order) -> Answer {
+        match order {
+            Order::Status => Answer::Status(Box::new(NodeStatus::of(&self.pair))),
+            Order::JoinToken { minutes } => match self.join_token(minutes) {
+                Ok(code) => Answer::Done(code),
+                Err(error) => Answer::failed(format!("{error:#}")),
+            },
+            Order::Swap { partial } => self.swap(partial).await,
+            Order::Stop { force } => self.stop(force).await,
+            Order::Start => self.start().await,
+            Order::Promote {
+                force,
+                without_witness,
+            } => self.promote(force, without_witness).await,
+            Order::WitnessAdd { code, old_lost } => match self.enrol(&code).await {
+                Ok((id, address)) => {
+                    self.pair.add_witness(id, address.clone());
+                    self.change_arbiter(Arbiter::Witness { id, address }, old_lost)
+                        .await
+                }
+                Err(error) => Answer::failed(format!("{error:#}")),
+            },
+            Order::WitnessRemove {
+                prefer_primary,
+                lost,
+            } => {
+                let policy = match prefer_primary {
+                    true => LonePolicy::PreferPrimary,
+                    false => LonePolicy::Stop,
+                };
+                self.change_arbiter(Arbiter::None(policy), lost).await
+            }
+        }
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Unit) -> T) -> T {
+        look(self.pair.node().unit())
+    }
+
+    /// Gives the unit a command and waits until `is_done`; `false` if it does not come to that.
+    async fn command(&self, command: Command, is_done: impl Fn(&Unit) -> bool) -> bool {
+        self.pair.command(command);
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < CHANGE_MAX {
+            tokio::time::sleep(LOOK).await;
+            if self.look(&is_done) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn join_token(&self, minutes: u64) -> anyhow::Result<String> {
+        let now = SystemTime::now();
+        let trust = self.pair.trust();
+        let code = Code::new(
+            CodeKind::Join,
+            self.addresses.clone(),
+            trust.fingerprint(),
+            Duration::from_secs(minutes.saturating_mul(60)),
+            now,
+        )?;
+        trust.codes().add(&code, now)?;
+        Ok(code.to_string())
+    }
+
+    async fn swap(&self, partial: bool) -> Answer {
+        let (state, mirrored, hears, primary) = self.look(|unit| {
+            let primary = unit.config().primary.name.to_string();
+            (
+                unit.state(),
+                is_mirrored(unit),
+                unit.hears_arbiter(),
+                primary,
+            )
+        });
+        match state {
+            State::Prim if !hears => {
+                return Answer::Refused(
+                    "the witness does not answer, and nobody else can tell that the role has gone \
+                     over: try again when `kine2 status` shows it"
+                        .to_owned(),
+                );
+            }
+            State::Prim => {}
+            State::Second => {
+                return Answer::Refused(format!(
+                    "this node is not the primary: `kine2 swap --node {primary}`"
+                ));
+            }
+            _ if !mirrored => {
+                return Answer::Refused(
+                    "the other node does not have all data: wait until it is in sync".to_owned(),
+                );
+            }
+            state => return Answer::Refused(format!("this node is {state}: nothing to hand over")),
+        }
+        let begun = tokio::time::Instant::now();
+        let handed_over = |unit: &Unit| unit.config().primary != *unit.me();
+        if self.command(Command::Swap { partial }, handed_over).await {
+            let to = self.look(|unit| unit.config().primary.name.to_string());
+            Answer::Done(format!(
+                "{to} is the primary now, after {:?}",
+                begun.elapsed()
+            ))
+        } else {
+            Answer::failed("the handover was called off: see the log of this node".to_owned())
+        }
+    }
+
+    async fn stop(&self, force: bool) -> Answer {
+        let (alone, state) = self.look(|unit| (!is_mirrored(unit), unit.state()));
+        if state == State::Stop {
+            return Answer::Done("it is stopped already".to_owned());
+        }
+        if alone && !force && matches!(state, State::Prim | State::Alone) {
+            return Answer::Refused(
+                "no other node has all data, so nobody could go on: `--force` stops all the same"
+                    .to_owned(),
+            );
+        }
+        let stopped = |unit: &Unit| unit.state() == State::Stop;
+        match self.command(Command::Stop { force }, stopped).await {
+            true => Answer::Done("stopped; `kine2 start` takes it in again".to_owned()),
+            false => Answer::failed(
+                "the other node did not take over: see the log of this node".to_owned(),
+            ),
+        }
+    }
+
+    async fn start(&self) -> Answer {
+        let started = |unit: &Unit| unit.state() != State::Stop;
+        match self.command(Command::Start, started).await {
+            true => Answer::Done("started".to_owned()),
+            false => Answer::failed("it did not start: see the log of this node".to_owned()),
+        }
+    }
+
+    async fn promote(&self, force: bool, without_witness: bool) -> Answer {
+        let (state, is_primary, epoch) = self.look(|unit| {
+            let config = unit.config();
+            (unit.state(), config.primary == *unit.me(), config.epoch)
+        });
+        if matches!(state, State::Prim | State::Alone) {
+            return Answer::Done("this node serves already".to_owned());
+        }
+        if !force && !is_primary {
+            return Answer::Refused(
+                "this node is not the primary by the newest configuration it knows: what the other \
+                 node acknowledged later would be lost. Start that node, or, if it is off for good, \
+                 `kine2 promote --force`"
+                    .to_owned(),
+            );
+        }
+        let command = match force {
+            true => Command::PromoteForce { without_witness },
+            false => Command::Promote,
+        };
+        let serves = move |unit: &Unit| {
+            let serves = matches!(unit.state(), State::Prim | State::Alone);
+            serves && (!force || raised(unit.config().epoch, epoch))
+        };
+        match self.command(command, serves).await {
+            true => Answer::Done("this node is the primary now, and serves".to_owned()),
+            false => Answer::failed(
+                "it does not serve: `kine2 status` says what it waits for".to_owned(),
+            ),
+        }
+    }
+
+    async fn change_arbiter(&self, arbiter: Arbiter, old_lost: bool) -> Answer {
+        let (state, primary) =
+            self.look(|unit| (unit.state(), unit.config().primary.name.to_string()));
+        if !matches!(state, State::Prim | State::Alone) {
+            return Answer::Refused(format!(
+                "only the primary can change who decides: `--node {primary}`"
+            ));
+        }
+        let wanted = arbiter.clone();
+        let command = Command::ChangeArbiter { arbiter, old_lost };
+        let done = move |unit: &Unit| unit.config().arbiter == wanted;
+        match self.command(command, done).await {
+            true => Answer::Done(match self.look(|unit| unit.config().arbiter.clone()) {
+                Arbiter::Witness { address, .. } => format!("the witness at {address} decides now"),
+                Arbiter::None(LonePolicy::Stop) => {
+                    "there is no witness now: if a node is lost, the other waits for `kine2 promote`"
+                        .to_owned()
+                }
+                Arbiter::None(LonePolicy::PreferPrimary) => {
+                    "there is no witness now: the primary goes on without its peer".to_owned()
+                }
+            }),
+            false => Answer::failed(
+                "it did not come into force yet; it is tried on, and `kine2 status` shows it"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// Has the witness that the code names let this cluster in.
+    async fn enrol(&self, code: &str) -> anyhow::Result<(WitnessId, String)> {
+        let code = Code::read(code.trim(), CodeKind::Enrol, SystemTime::now())?;
+        let mut last = anyhow::anyhow!("the code names no address");
+        for address in &code.addresses {
+            let enrolling = self.enrol_at(address, &code);
+            match tokio::time::timeout(ENROL_TIMEOUT, enrolling).await {
+                Ok(Ok(id)) => return Ok((id, address.clone())),
+                Ok(Err(error)) => last = error.context(format!("enrol at {address}")),
+                Err(_elapsed) => last = anyhow::anyhow!("{address} does not answer"),
+            }
+        }
+        Err(last)
+    }
+
+    async fn enrol_at(&self, address: &str, code: &Code) -> anyhow::Result<WitnessId> {
+        let stream = TcpStream::connect(address).await?;
+        let connector = TlsConnector::from(Arc::new(joining_client(code)?));
+        let mut stream = connector.connect(nobody(), stream).await?;
+        let trust = self.pair.trust();
+        let enrol = WitnessEnrol {
+            secret: code.secret.0.to_vec().into(),
+            cluster: trust.owner().cluster.0.to_be_bytes().to_vec().into(),
+            authority_certificate: trust.authority_certificate().to_vec().into(),
+        };
+        let hello = WitnessHello {
+            version: 1,
+            version_min: 1,
+            purpose: Some(witness_hello::Purpose::Enrol(enrol)),
+        };
+        let mut out = BytesMut::new();
+        put(&mut out, &hello);
+        stream.write_all_buf(&mut out).await?;
+        stream.flush().await?;
+        let mut reader = MessageReader::new(stream, WELCOME_BYTES_MAX);
+        let welcome: Option<WitnessWelcome> = reader.next().await?;
+        let welcome = welcome.context("the witness closed the connection at once")?;
+        if !welcome.refused.is_empty() {
+            bail!("the witness refuses: {}", welcome.refused);
+        }
+        let id: [u8; 16] = welcome.witness[..].try_into().context("the witness's id")?;
+        Ok(WitnessId(u128::from_be_bytes(id)))
+    }
+}
+
+/// A forced promotion makes a higher generation.
+fn raised(now: Epoch, before: Epoch) -> bool {
+    now.generation() > before.generation()
+}

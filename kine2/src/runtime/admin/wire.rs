@@ -1,0 +1,92 @@
+//! What an operator asks of a node, and is answered.
+
+use serde::{Deserialize, Serialize};
+
+use super::status::NodeStatus;
+
+/// A request.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Request {
+    /// Who is to carry it out.
+    pub(crate) node: For,
+    /// What.
+    pub(crate) order: Order,
+}
+
+/// Who is to carry something out.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum For {
+    /// The node asked.
+    This,
+    /// Both.
+    All,
+    /// The one of this name.
+    Named(String),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// Tell how things are.
+    Status,
+    /// Make a one-time code for a node.
+    JoinToken {
+        /// How long it is good.
+        minutes: u64,
+    },
+    /// Hand the role over to the other node.
+    Swap {
+        /// Also if parts go away by it.
+        partial: bool,
+    },
+    /// Stop durably.
+    Stop {
+        /// Also if nobody can go on.
+        force: bool,
+    },
+    /// Start again.
+    Start,
+    /// Go on as the primary.
+    Promote {
+        /// Although the other node may know more; it must be off.
+        force: bool,
+        /// Do not ask the witness; from then on there is none.
+        without_witness: bool,
+    },
+    /// Have a witness decide.
+    WitnessAdd {
+        /// What `kine2-witness token` printed.
+        code: String,
+        /// The witness in force cannot be asked any more.
+        old_lost: bool,
+    },
+    /// Have no witness any more.
+    WitnessRemove {
+        /// The primary goes on without its peer.
+        prefer_primary: bool,
+        /// The witness in force cannot be asked any more.
+        lost: bool,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// It is done; in words.
+    Done(String),
+    /// How things are.
+    Status(Box<NodeStatus>),
+    /// It is not done, because it would not be safe; what would make it safe.
+    Refused(String),
+    /// It is not done; why.
+    Failed(String),
+}
+
+impl Answer {
+    pub(super) fn failed(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
