@@ -1,0 +1,16 @@
+//! Two real nodes and a witness as processes on loopback, with clients that have both endpoints,
+//! and what must hold whatever happens to them.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: what fails here fails the test"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "they wait for real processes, and show what those logged"
+)]
+
+pub mod client;
+pub mod pair;
+pub mod watcher;
+pub mod writer;

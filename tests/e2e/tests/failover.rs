@@ -1,0 +1,227 @@
+//! What a pair must do when something happens to it, as its clients see it.
+#![expect(clippy::print_stdout, reason = "the measured gaps are of interest")]
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::time::{Duration, Instant};
+
+use kine2_e2e::client::Client;
+use kine2_e2e::pair::{Node, Pair};
+use kine2_e2e::watcher::{self, Watcher};
+use kine2_e2e::writer::{self, Writer, Written};
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a story; it may block, as clients run on threads of their own.
+fn run<T>(story: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(story)
+}
+
+async fn pause(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// Both endpoints, the primary's first.
+fn urls(pair: &Pair, first: Node) -> Vec<String> {
+    vec![pair.url(first), pair.url(first.other())]
+}
+
+/// Writes and watches while `fault` happens, for `after_ms` more, and checks what must hold:
+/// nothing acknowledged is lost, revisions never go back, each event is seen once.
+async fn under_load(
+    pair: &mut Pair,
+    first: Node,
+    fault: impl FnOnce(&mut Pair),
+    after_ms: u64,
+) -> (Written, Duration) {
+    let writer = Writer::start(&urls(pair, first));
+    let watcher = Watcher::start(&urls(pair, first.other()));
+    pause(700).await;
+    let begun = Instant::now();
+    fault(pair);
+    pause(after_ms).await;
+    let written = writer.finish().await;
+    pause(500).await;
+    let seen = watcher.finish().await;
+    assert!(
+        written.acked.len() > 50,
+        "hardly anything was written: {written:?}"
+    );
+    let gap = written.longest_gap(begun);
+    println!(
+        "longest gap {gap:?}, {} writes, {} given up, failed: {:?}",
+        written.acked.len(),
+        written.given_up,
+        written.failed
+    );
+    watcher::check(&seen, &written.acked);
+    let newest = seen.events.last().map_or(0, |(revision, _)| *revision);
+    let last = written.acked.last().unwrap().revision;
+    assert!(
+        newest >= last,
+        "the watch ended at {newest}, writes at {last}"
+    );
+    (written, gap)
+}
+
+/// Both nodes hold the same.
+async fn check_equal(pair: &Pair, written: &Written) {
+    pair.wait_until_mirrored();
+    let [a, b] = [Node::A, Node::B].map(|node| Client::new(&pair.url(node)));
+    writer::check(written, &a).await;
+    writer::check(written, &b).await;
+    let revision = a.get("x", false, PATIENCE).await.unwrap().0;
+    assert_eq!(
+        a.hash(revision, PATIENCE).await.unwrap(),
+        b.hash(revision, PATIENCE).await.unwrap()
+    );
+}
+
+#[test]
+fn a_pair_serves_from_either_node() {
+    run(async {
+        let pair = Pair::start();
+        let [a, b] = [Node::A, Node::B].map(|node| Client::new(&pair.url(node)));
+        assert_eq!(pair.state(Node::A), "PRIM");
+        assert_eq!(pair.state(Node::B), "SECOND");
+        for (number, (here, there)) in [(&a, &b), (&b, &a)].into_iter().enumerate() {
+            let name = format!("k{number}");
+            let revision = here.put(&name, "v", PATIENCE).await.unwrap();
+            // Whoever wrote finds it at once where it wrote, everybody everywhere by a
+            // linearizable read.
+            assert_eq!(here.get(&name, true, PATIENCE).await.unwrap().1, 1);
+            let (read, found) = there.get(&name, false, PATIENCE).await.unwrap();
+            assert!(found == 1 && read >= revision);
+            assert_eq!(there.delete(&name, PATIENCE).await.unwrap(), 1);
+        }
+        let lease = b.grant(60, PATIENCE).await.unwrap();
+        assert_ne!(lease, 0);
+        let [of_a, of_b] = [a.status(PATIENCE).await, b.status(PATIENCE).await].map(Result::unwrap);
+        assert_eq!(of_a.leader, of_b.leader);
+        let members = b.members(PATIENCE).await.unwrap().members;
+        let names: Vec<&str> = members.iter().map(|member| &member.name[..]).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(members.iter().all(|member| !member.client_ur_ls.is_empty()));
+    });
+}
+
+#[test]
+fn the_primary_is_killed_and_comes_back() {
+    run(async {
+        let mut pair = Pair::start();
+        let (written, gap) = under_load(&mut pair, Node::A, |pair| pair.kill(Node::A), 1500).await;
+        assert!(gap < Duration::from_secs(5), "{gap:?}");
+        assert_eq!(pair.primary(), Node::B);
+        pair.start_node(Node::A);
+        check_equal(&pair, &written).await;
+        assert_eq!(pair.state(Node::A), "SECOND");
+    });
+}
+
+#[test]
+fn the_secondary_is_killed_and_comes_back() {
+    run(async {
+        let mut pair = Pair::start();
+        let (written, gap) = under_load(&mut pair, Node::A, |pair| pair.kill(Node::B), 1500).await;
+        assert!(gap < Duration::from_secs(5), "{gap:?}");
+        pair.start_node(Node::B);
+        check_equal(&pair, &written).await;
+    });
+}
+
+#[test]
+fn the_primary_stands_still_and_goes_on() {
+    run(async {
+        let mut pair = Pair::start();
+        let stop = |pair: &mut Pair| pair.signal(Node::A, Signal::STOP);
+        let (written, gap) = under_load(&mut pair, Node::A, stop, 3000).await;
+        assert!(gap < Duration::from_secs(5), "{gap:?}");
+        pair.signal(Node::A, Signal::CONT);
+        check_equal(&pair, &written).await;
+        assert_eq!(pair.primary(), Node::B);
+    });
+}
+
+#[test]
+fn roles_are_swapped_under_load_and_nothing_fails() {
+    run(async {
+        let mut pair = Pair::start();
+        let swap = |pair: &mut Pair| {
+            pair.kine2(Node::A, &["swap"]);
+        };
+        let (written, gap) = under_load(&mut pair, Node::A, swap, 1000).await;
+        assert!(gap < Duration::from_secs(5), "{gap:?}");
+        assert!(written.failed.is_empty(), "{:?}", written.failed);
+        check_equal(&pair, &written).await;
+        assert_eq!(pair.primary(), Node::B);
+    });
+}
+
+#[test]
+fn a_stop_hands_the_role_over() {
+    run(async {
+        let mut pair = Pair::start();
+        let stop = |pair: &mut Pair| {
+            pair.signal(Node::A, Signal::TERM);
+            pair.wait_for_end(Node::A);
+        };
+        let (written, gap) = under_load(&mut pair, Node::A, stop, 1000).await;
+        assert!(gap < Duration::from_secs(5), "{gap:?}");
+        pair.start_node(Node::A);
+        check_equal(&pair, &written).await;
+    });
+}
+
+#[test]
+fn the_witness_is_killed_and_nobody_notices() {
+    run(async {
+        let mut pair = Pair::start();
+        let (written, gap) = under_load(&mut pair, Node::A, Pair::kill_witness, 2000).await;
+        assert!(gap < Duration::from_secs(2), "{gap:?}");
+        // Without it nobody goes on alone.
+        pair.kill(Node::B);
+        pair.wait_for(Node::A, "WAIT");
+        pair.start_witness();
+        pair.wait_for(Node::A, "ALONE");
+        pair.start_node(Node::B);
+        check_equal(&pair, &written).await;
+    });
+}
+
+#[test]
+fn both_lose_power_and_come_back() {
+    run(async {
+        let mut pair = Pair::start();
+        let both = |pair: &mut Pair| {
+            pair.kill(Node::A);
+            pair.kill(Node::B);
+            pair.start_node(Node::B);
+            pair.start_node(Node::A);
+        };
+        let (written, _) = under_load(&mut pair, Node::A, both, 6000).await;
+        check_equal(&pair, &written).await;
+    });
+}
+
+#[test]
+fn a_node_that_was_wiped_joins_again_and_gets_all() {
+    run(async {
+        let mut pair = Pair::start();
+        let wipe = |pair: &mut Pair| {
+            pair.wipe(Node::B);
+            pair.wait_for(Node::A, "ALONE");
+            pair.join(Node::B);
+        };
+        let (written, _) = under_load(&mut pair, Node::A, wipe, 1000).await;
+        check_equal(&pair, &written).await;
+        // And it is as good as the other.
+        let (more, _) = under_load(&mut pair, Node::A, |pair| pair.kill(Node::A), 1500).await;
+        pair.start_node(Node::A);
+        check_equal(&pair, &more).await;
+        assert!(!written.acked.is_empty());
+    });
+}
