@@ -201,9 +201,18 @@ fn settle_state_dirs(data_dir: &Path, log: &Log) -> anyhow::Result<PathBuf> {
     let all = snapshots.into_iter().map(|(_, dir)| dir).chain([first]);
     for dir in all.filter(|dir| *dir != current && dir.exists()) {
         info!(dir = %dir.display(), "deletes a state that the log does not go with");
-        kine2_backend::destroy(&dir).with_context(|| format!("delete {}", dir.display()))?;
+        remove_state(&dir).with_context(|| format!("delete {}", dir.display()))?;
     }
     Ok(current)
+}
+
+/// Deletes a state and its directory.
+pub(super) fn remove_state(dir: &Path) -> Result<(), BackendError> {
+    kine2_backend::destroy(dir)?;
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn open_state(

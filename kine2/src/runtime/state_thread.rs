@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::metrics::RuntimeMetrics;
+use super::open::remove_state;
 use super::shared::{Finished, Shared};
 
 #[derive(Debug)]
@@ -127,7 +128,7 @@ fn run(
                 backend = next;
                 let old = std::mem::replace(&mut dir, next_dir);
                 // Left over, it is deleted by the next start.
-                if let Err(error) = kine2_backend::destroy(&old) {
+                if let Err(error) = remove_state(&old) {
                     warn!(dir = %old.display(), %error, "the state before the snapshot is left");
                 }
             }

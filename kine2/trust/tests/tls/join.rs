@@ -42,7 +42,10 @@ async fn exchange(stream: TcpStream, code: &Code, request: Bytes) -> Result<Byte
     let connector = TlsConnector::from(Arc::new(joining_client(code).unwrap()));
     let stream = connector.connect(nobody(), stream).await;
     let mut stream = stream.map_err(|error| Refusal::of_io(&error))?;
-    stream.write_u32_le(request.len() as u32).await.unwrap();
+    stream
+        .write_u32_le(u32::try_from(request.len()).unwrap())
+        .await
+        .unwrap();
     stream.write_all(&request).await.unwrap();
     stream.flush().await.unwrap();
     let mut answer = vec![0; stream.read_u32_le().await.unwrap() as usize];
@@ -69,7 +72,10 @@ async fn serve(a: &Trust, accepted: Accepted, now: SystemTime) -> Result<NodeRef
         Ok(admission) => admission.answer(&a.authority().unwrap(), payload, now)?,
         Err(refusal) => refusal.answer(),
     };
-    stream.write_u32_le(answer.len() as u32).await.unwrap();
+    stream
+        .write_u32_le(u32::try_from(answer.len()).unwrap())
+        .await
+        .unwrap();
     stream.write_all(&answer).await.unwrap();
     stream.flush().await.unwrap();
     admitted.map(|admission| admission.node().clone())

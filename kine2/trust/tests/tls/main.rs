@@ -1,4 +1,8 @@
 //! Members, joiners and strangers over real connections.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: what fails here fails the test"
+)]
 
 mod join;
 mod members;
