@@ -14,7 +14,7 @@ use crate::history::{Ask, Changes, History, Outcome, Reply, Value};
 use crate::model::{Done, Model};
 
 /// Choices tried for one history before the search gives up.
-pub const CHOICES_MAX: usize = 20_000;
+pub const CHOICES_MAX: usize = 100_000;
 
 /// One order that explains a history.
 #[derive(Clone, Debug, Default)]
@@ -233,7 +233,10 @@ impl<'h> Search<'h> {
                     }
                 }
                 Outcome::Unknown => {
-                    if self.may_make(at, after.revision) {
+                    // Of the same requests one is as good as another: all may come later, too.
+                    let is_same =
+                        |other: &usize| self.history.operations[*other].ask == operation.ask;
+                    if self.may_make(at, after.revision) && !candidates.iter().any(is_same) {
                         candidates.push(at);
                     }
                 }
