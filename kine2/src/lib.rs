@@ -1,5 +1,6 @@
 //! The program: what [`run`] wires together, and the entry points of its fuzzers.
 
+mod allocator;
 mod cli;
 mod config;
 #[doc(hidden)]

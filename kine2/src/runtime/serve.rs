@@ -28,6 +28,7 @@ use super::pair::Pair;
 use super::peers::PeerAddresses;
 use super::shared::Shared;
 use super::state_thread::StateThread;
+use crate::allocator;
 use crate::config::ServeConfig;
 use crate::notify::notify;
 
@@ -75,6 +76,7 @@ pub(crate) fn serve(config: ServeConfig, ready: impl FnOnce()) -> anyhow::Result
         segment_bytes: config.segment_bytes,
         state: state.clone(),
     })?;
+    allocator::give_back();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
