@@ -6,25 +6,38 @@ use std::fmt;
 
 /// Marks and how often each was reached.
 #[derive(Clone, Debug, Default)]
-pub struct Coverage(BTreeMap<&'static str, u64>);
+pub struct Coverage {
+    /// By where the name lies: names are compared only when they are read.
+    marks: BTreeMap<(usize, usize), (&'static str, u64)>,
+}
 
 impl Coverage {
     /// This was reached.
     pub fn mark(&mut self, what: &'static str) {
-        *self.0.entry(what).or_default() += 1;
+        let place = (what.as_ptr().addr(), what.len());
+        self.marks.entry(place).or_insert((what, 0)).1 += 1;
     }
 
     /// How often it was reached.
     #[must_use]
     pub fn count(&self, what: &str) -> u64 {
-        self.0.get(what).copied().unwrap_or_default()
+        let same = self.marks.values().filter(|(name, _)| *name == what);
+        same.map(|(_, count)| count).sum()
     }
 
     /// Takes in what another run reached.
     pub fn add(&mut self, other: &Self) {
-        for (what, count) in &other.0 {
-            *self.0.entry(what).or_default() += count;
+        for (place, (what, count)) in &other.marks {
+            self.marks.entry(*place).or_insert((*what, 0)).1 += count;
         }
+    }
+
+    fn by_name(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for (what, count) in self.marks.values() {
+            *counts.entry(*what).or_default() += count;
+        }
+        counts
     }
 
     /// Those of [`WANTED`] that were not reached.
@@ -38,8 +51,8 @@ impl Coverage {
     #[must_use]
     pub fn unlisted(&self) -> Vec<&'static str> {
         let listed = |what: &&str| WANTED.contains(what) || RARE.contains(what);
-        let names = self.0.keys().filter(|what| !listed(what));
-        names.copied().collect()
+        let names = self.by_name().into_keys();
+        names.filter(|what| !listed(what)).collect()
     }
 }
 
@@ -56,7 +69,7 @@ pub const RARE: &[&str] = &[
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, count) in &self.0 {
+        for (what, count) in self.by_name() {
             writeln!(f, "{count:>10}  {what}")?;
         }
         Ok(())

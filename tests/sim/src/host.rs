@@ -202,8 +202,7 @@ impl World {
             Notice::SwapOff => self.coverage.mark("notice: a handover called off"),
             Notice::PartFailed(_) => self.coverage.mark("notice: a disk failed"),
             Notice::Diverged(_) => {
-                let forced = self.coverage.count("config: FORCE") > 0;
-                assert!(forced, "{name}: {notice:?} without force");
+                assert!(self.was_forced, "{name}: {notice:?} without force");
             }
             Notice::Twin(_) => panic!("{name}: {notice:?} without force"),
             Notice::WitnessRegressed => self

@@ -58,16 +58,20 @@ pub fn check(history: &History) -> Result<Explanation, Verdict> {
 struct State {
     model: Model,
     done: Vec<bool>,
-    /// All before it are done.
+    /// Of those that were answered: all before it are done.
     first: usize,
+    /// Those without an answer that are not done.
+    open: Vec<usize>,
     left: usize,
     changes: BTreeMap<i64, Changes>,
 }
 
 struct Search<'h> {
     history: &'h History,
-    /// Requests in the order sent.
-    order: Vec<usize>,
+    /// Requests that were answered, in the order sent.
+    answered: Vec<usize>,
+    /// Those that were not, in the order sent.
+    open: Vec<usize>,
     /// By request without an answer: the revision it made, if somebody saw that.
     pinned: BTreeMap<usize, i64>,
     /// Revisions whose maker is known.
@@ -92,6 +96,8 @@ impl<'h> Search<'h> {
     fn new(history: &'h History) -> Self {
         let mut order: Vec<usize> = (0..history.operations.len()).collect();
         order.sort_by_key(|at| history.operations[*at].invoked);
+        let is_open = |at: &usize| history.operations[*at].outcome == Outcome::Unknown;
+        let (open, answered) = order.into_iter().partition(is_open);
         let (makers, newest) = makers(history);
         let mut pinned = BTreeMap::new();
         let mut claimed = BTreeSet::new();
@@ -110,7 +116,8 @@ impl<'h> Search<'h> {
         }
         Self {
             history,
-            order,
+            answered,
+            open,
             pinned,
             claimed,
             newest,
@@ -121,12 +128,12 @@ impl<'h> Search<'h> {
     }
 
     fn run(mut self) -> Result<Explanation, Verdict> {
-        let answered = |at: &&usize| !self.is_open(**at);
         let mut state = State {
             model: self.history.first.clone(),
-            done: vec![false; self.order.len()],
+            done: vec![false; self.history.operations.len()],
             first: 0,
-            left: self.order.iter().filter(answered).count(),
+            open: self.open.clone(),
+            left: self.answered.len(),
             changes: BTreeMap::new(),
         };
         let mut untried: Vec<(State, Vec<usize>)> = Vec::new();
@@ -183,14 +190,16 @@ impl<'h> Search<'h> {
     fn take(&self, state: &mut State, at: usize, (model, done): (Model, Done)) {
         state.model = model;
         state.done[at] = true;
-        if !self.is_open(at) {
+        if self.is_open(at) {
+            state.open.retain(|open| *open != at);
+        } else {
             state.left -= 1;
         }
         if !done.changes.is_empty() {
             state.changes.insert(state.model.revision, done.changes);
         }
         while self
-            .order
+            .answered
             .get(state.first)
             .is_some_and(|at| state.done[*at])
         {
@@ -255,23 +264,29 @@ impl<'h> Search<'h> {
         }
     }
 
-    /// Those that were called before any that was answered and is not done had its answer.
+    /// Those that were called before any that was answered and is not done had its answer, in the
+    /// order sent.
     fn callable(&self, state: &State) -> Vec<usize> {
+        let invoked = |at: usize| self.history.operations[at].invoked;
         let mut earliest_answer = u64::MAX;
         let mut callable = Vec::new();
-        for at in self.order[state.first..].iter().copied() {
-            let operation = &self.history.operations[at];
+        let mut open = state.open.iter().copied().peekable();
+        for at in self.answered[state.first..].iter().copied() {
             if state.done[at] {
                 continue;
             }
-            if operation.invoked > earliest_answer {
+            if invoked(at) > earliest_answer {
                 break;
             }
-            if let Outcome::Known(answered, _) = &operation.outcome {
+            while let Some(before) = open.next_if(|open| invoked(*open) <= invoked(at)) {
+                callable.push(before);
+            }
+            if let Outcome::Known(answered, _) = &self.history.operations[at].outcome {
                 earliest_answer = earliest_answer.min(*answered);
             }
             callable.push(at);
         }
+        callable.extend(open.take_while(|at| invoked(*at) <= earliest_answer));
         callable
     }
 
@@ -317,7 +332,7 @@ impl<'h> Search<'h> {
     }
 
     fn note_dead_end(&mut self, state: &State) {
-        let reached = self.order.len() - state.left;
+        let reached = self.answered.len() - state.left;
         if self
             .farthest
             .as_ref()

@@ -109,7 +109,7 @@ impl World {
         }
         // A node that waits serves by the word of a primary it hears. One that was overruled by
         // force, and does not know it yet, would tell what is not so any more.
-        let overruled = self.coverage.count("config: FORCE") > 0;
+        let overruled = self.was_forced;
         let Some(process) = &mut machine.process else {
             return;
         };

@@ -84,6 +84,8 @@ pub struct World {
     pub(crate) images: Images,
     /// A loss was accepted, and the configuration that says so is on its way.
     pub(crate) forcing: bool,
+    /// One was in force.
+    pub(crate) was_forced: bool,
     /// The name of the store, made once.
     pub(crate) part: PartName,
     in_force: Option<(Epoch, u64)>,
@@ -146,6 +148,7 @@ impl World {
             behind: [false; 2],
             images: Images::default(),
             forcing: false,
+            was_forced: false,
             part: store(),
             in_force: None,
             seen: Default::default(),

@@ -75,6 +75,7 @@ impl World {
         let (base, entries) = (on_disk.base.index, on_disk.entries.clone());
         self.truth.rebase(base, entries);
         self.forcing = false;
+        self.was_forced = true;
         if lost > 0 {
             self.coverage.mark("force: a loss accepted");
         }
