@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Marks and how often each was reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Coverage {
     /// By where the name lies: names are compared only when they are read.
     marks: BTreeMap<(usize, usize), (&'static str, u64)>,
@@ -66,6 +66,12 @@ pub const RARE: &[&str] = &[
     "disk: bits turned over, as a torn write",
     "history: not decided",
 ];
+
+impl fmt::Debug for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.by_name()).finish()
+    }
+}
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -294,7 +294,7 @@ impl World {
         let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
         let stores = self.witnesses.iter().any(WitnessHost::is_writing);
         let is_down = self.machines[n].process.is_none();
-        is_down && elsewhere && !self.behind[1 - n] && !lone && !calls && !stores
+        is_down && elsewhere && self.behind[1 - n].is_none() && !lone && !calls && !stores
     }
 
     /// A machine that is down has lost all it had, and joins the unit as it stands.
@@ -312,7 +312,7 @@ impl World {
         machine.life = old.life;
         let line = format!("{} has lost all it had, and joins again", old.me.name);
         self.machines[n] = machine;
-        self.behind[n] = false;
+        self.behind[n] = None;
         self.tell_story(line);
     }
 

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use kine2_replication::{
-    ClusterId, Config, Epoch, HardState, Incarnation, NodeRef, PartName, Policies, Reason,
-    RegisterKey, Replica, Standing, State,
+    ClusterId, Config, Epoch, HardState, Incarnation, LogIndex, NodeRef, PartName, Policies,
+    Reason, RegisterKey, Replica, Standing, State,
 };
 use kine2_sim_kit::{PartTruth, Rng, WitnessHost, in_force};
 
@@ -78,8 +78,9 @@ pub struct World {
     pub(crate) wipes: u128,
     /// No faults by chance for now: an episode goes its way.
     pub(crate) quiet: bool,
-    /// Machines whose disk went back, until they have again what was exposed.
-    pub(crate) behind: [bool; 2],
+    /// Of machines whose disk went back, where their log ended: what they acknowledged up to there
+    /// may be exposed yet. Until they have as much again, and all that was exposed.
+    pub(crate) behind: [Option<LogIndex>; 2],
     /// What to go back to, and since when it is that old.
     pub(crate) images: Images,
     /// A loss was accepted, and the configuration that says so is on its way.
@@ -145,7 +146,7 @@ impl World {
             serial: 0,
             wipes: 0,
             quiet: false,
-            behind: [false; 2],
+            behind: [None; 2],
             images: Images::default(),
             forcing: false,
             was_forced: false,
@@ -383,13 +384,16 @@ impl World {
     fn check(&mut self) {
         self.note_in_force();
         for n in 0..2 {
-            self.behind[n] &= !self.truth.is_held_by(&self.machines[n].on_disk);
+            let on_disk = &self.machines[n].on_disk;
+            let has_all =
+                |had: &LogIndex| on_disk.last().index >= *had && self.truth.is_held_by(on_disk);
+            self.behind[n].take_if(|had| has_all(had));
         }
         let (machines, behind) = (&self.machines, &self.behind);
         truth::check_in_sync(&self.truth, self.config(), |replica| {
             let n = machines.iter().position(|m| m.me == replica.node)?;
             let on_disk = &machines[n].on_disk;
-            (on_disk.own.storage == replica.storage && !behind[n]).then_some(on_disk)
+            (on_disk.own.storage == replica.storage && behind[n].is_none()).then_some(on_disk)
         });
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kine2_replication::{Arbiter, Command, WitnessId};
+use kine2_replication::{Arbiter, Command, LogIndex, WitnessId};
 
 use crate::due::Due;
 use crate::log::Log;
@@ -46,7 +46,7 @@ impl World {
         held.extend(machine.on_disk.entries.iter().copied());
         self.truth
             .forget_unless(|position| held.contains(&position));
-        self.behind[n] = true;
+        self.behind[n] = Some(LogIndex(had));
         self.coverage.mark("I4: a machine set back to an old image");
         if has < had {
             self.coverage
@@ -60,7 +60,7 @@ impl World {
         self.start(n);
         self.command(n, Command::Start);
         self.run_until(ms(60_000), "a machine set back has all again", |world| {
-            !world.behind[n]
+            world.behind[n].is_none()
         });
         self.must_mirror("after a machine was set back: mirrored", ms(60_000));
     }
