@@ -11,6 +11,8 @@
 )]
 
 pub mod client;
+pub mod fault;
 pub mod pair;
+pub mod story;
 pub mod watcher;
 pub mod writer;

@@ -126,7 +126,8 @@ impl Pair {
             format!("--name={}", node.name()),
             format!("--listen-client={}", self.url(node)),
             format!("--listen-peer=127.0.0.1:{}", self.ports[at + 1]),
-            "--segment-bytes=4MiB".to_owned(),
+            "--segment-bytes=1MiB".to_owned(),
+            "--checkpoint-bytes=1MiB".to_owned(),
         ]
     }
 
@@ -308,6 +309,19 @@ impl Pair {
                 self.log("b")
             );
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until a node serves as the primary.
+    ///
+    /// # Panics
+    /// If none comes to that.
+    pub fn wait_for_primary(&self) {
+        let begun = Instant::now();
+        let serves = |node| matches!(&self.state(node)[..], "PRIM" | "ALONE");
+        while !(serves(Node::A) || serves(Node::B)) {
+            assert!(begun.elapsed() < PATIENCE, "nobody serves");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use kine2_e2e::client::Client;
 use kine2_e2e::pair::{Node, Pair};
+use kine2_e2e::story::{check_equal, urls};
 use kine2_e2e::watcher::{self, Watcher};
-use kine2_e2e::writer::{self, Writer, Written};
+use kine2_e2e::writer::{Writer, Written};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,11 +24,6 @@ fn run<T>(story: impl Future<Output = T>) -> T {
 
 async fn pause(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
-}
-
-/// Both endpoints, the primary's first.
-fn urls(pair: &Pair, first: Node) -> Vec<String> {
-    vec![pair.url(first), pair.url(first.other())]
 }
 
 /// Writes and watches while `fault` happens, for `after_ms` more, and checks what must hold:
@@ -66,19 +62,6 @@ async fn under_load(
         "the watch ended at {newest}, writes at {last}"
     );
     (written, gap)
-}
-
-/// Both nodes hold the same.
-async fn check_equal(pair: &Pair, written: &Written) {
-    pair.wait_until_mirrored();
-    let [a, b] = [Node::A, Node::B].map(|node| Client::new(&pair.url(node)));
-    writer::check(written, &a).await;
-    writer::check(written, &b).await;
-    let revision = a.get("x", false, PATIENCE).await.unwrap().0;
-    assert_eq!(
-        a.hash(revision, PATIENCE).await.unwrap(),
-        b.hash(revision, PATIENCE).await.unwrap()
-    );
 }
 
 #[test]
@@ -223,5 +206,36 @@ fn a_node_that_was_wiped_joins_again_and_gets_all() {
         pair.start_node(Node::A);
         check_equal(&pair, &more).await;
         assert!(!written.acked.is_empty());
+    });
+}
+
+#[test]
+fn a_node_that_is_far_behind_gets_a_snapshot() {
+    run(async {
+        let mut pair = Pair::start();
+        pair.wipe(Node::B);
+        pair.wait_for(Node::A, "ALONE");
+        let a = Client::new(&pair.url(Node::A));
+        // More than the log keeps.
+        let value = "x".repeat(100 << 10);
+        for number in 0..300 {
+            let key = format!("big/{}", number % 50);
+            a.put(&key, &value, PATIENCE).await.unwrap();
+        }
+        let join = |pair: &mut Pair| pair.join(Node::B);
+        let (written, _) = under_load(&mut pair, Node::A, join, 500).await;
+        assert!(
+            pair.log("a").contains("sent a snapshot"),
+            "{}",
+            pair.log("a")
+        );
+        check_equal(&pair, &written).await;
+        // It starts again with what came, and takes over.
+        pair.kill(Node::B);
+        pair.start_node(Node::B);
+        pair.wait_until_mirrored();
+        let (written, _) = under_load(&mut pair, Node::A, |pair| pair.kill(Node::A), 1000).await;
+        pair.start_node(Node::A);
+        check_equal(&pair, &written).await;
     });
 }
