@@ -21,6 +21,9 @@ enum Command {
         /// Pairs for each fault.
         #[arg(long, default_value_t = 10)]
         rounds: usize,
+        /// Only this fault, by its name in the table.
+        #[arg(long)]
+        only: Vec<String>,
     },
     /// Random faults.
     Random {
@@ -42,12 +45,14 @@ fn main() -> std::io::Result<()> {
         .enable_all()
         .build()?;
     match Options::parse().command {
-        Command::Gaps { rounds } => {
+        Command::Gaps { rounds, only } => {
             println!(
                 "| what happens | longest gap ms, median | least | most | attempts that failed |"
             );
             println!("|---|---|---|---|---|");
-            for fault in Fault::ALL {
+            for fault in Fault::ALL.into_iter().filter(|fault| {
+                only.is_empty() || only.iter().any(|name| *name == fault.to_string())
+            }) {
                 let mut gaps = Vec::new();
                 let mut failed = 0;
                 for _ in 0..rounds {

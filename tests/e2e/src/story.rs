@@ -43,11 +43,14 @@ pub async fn gap(fault: Fault) -> (Duration, Vec<String>) {
     let mut pair = Pair::start();
     let primary = pair.primary();
     let writer = Writer::start(&urls(&pair, primary));
-    pause(500).await;
+    // A node that started lately gives its peer more time.
+    pause(3_500).await;
     let begun = Instant::now();
     fault.strike(&mut pair, primary);
-    pause(2_500).await;
+    pause(if fault == Fault::KillBoth { 100 } else { 2_000 }).await;
     fault.mend(&mut pair, primary);
+    pair.wait_for_primary();
+    pause(300).await;
     let written = writer.finish().await;
     let failed = written.failed.clone();
     check_equal(&pair, &written).await;

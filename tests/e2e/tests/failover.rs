@@ -36,7 +36,8 @@ async fn under_load(
 ) -> (Written, Duration) {
     let writer = Writer::start(&urls(pair, first));
     let watcher = Watcher::start(&urls(pair, first.other()));
-    pause(700).await;
+    // A node that started lately gives its peer more time.
+    pause(3_500).await;
     let begun = Instant::now();
     fault(pair);
     pause(after_ms).await;

@@ -44,6 +44,8 @@ struct Inner {
     net: Arc<PeerNet>,
     state: StateOptions,
     under_way: Mutex<UnderWay>,
+    /// One import at a time: one that was given up may still be clearing its directory.
+    importing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,7 @@ impl Transfers {
             net,
             state,
             under_way: Mutex::default(),
+            importing: Arc::default(),
         }))
     }
 
@@ -190,7 +193,12 @@ impl Transfers {
         let dir = snapshot_dir(&self.0.shared.data_dir, &position);
         let state = self.0.state.clone();
         let into = dir.clone();
-        let importing = tokio::task::spawn_blocking(move || import(&into, &state, source));
+        let alone = Arc::clone(&self.0.importing).lock_owned().await;
+        let importing = tokio::task::spawn_blocking(move || {
+            let imported = import(&into, &state, source);
+            drop(alone);
+            imported
+        });
         let fed = feed(&mut stream, rest.freeze(), &pieces).await;
         drop(pieces);
         let (backend, store) = importing.await.context("import the snapshot")??;
@@ -251,6 +259,12 @@ fn import(
         let _ = kine2_backend::destroy(dir);
         return Err(error).context("import a snapshot");
     }
+    // N4: the log is switched to it only once its name is durable, too.
+    let parent = dir
+        .parent()
+        .context("a state is within the data directory")?;
+    let synced = fs::File::open(parent).and_then(|parent| parent.sync_all());
+    synced.with_context(|| format!("make the name of {} durable", dir.display()))?;
     let store = Store::open(Arc::clone(&backend), options.store)?;
     Ok((backend, store))
 }

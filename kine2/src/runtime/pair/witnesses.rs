@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use crate::runtime::shared::{Finished, Shared};
 
@@ -251,6 +251,7 @@ impl Line {
                     match down.message.context("a message of the witness is empty")? {
                         witness_down::Message::Word(word) => {
                             let word = Box::new(word_from_wire(word)?);
+                            trace!(answers = word.answers, tell = ?word.tell, "the witness says");
                             self.came(ReplicaEvent::Witness(word));
                         }
                         witness_down::Message::KeepAlive(_) => {}
@@ -259,6 +260,7 @@ impl Line {
                 }
                 call = queue.recv() => {
                     let call = call.context("the sessions are given up")?;
+                    trace!(number = call.number, ask = ?call.ask, "asks the witness");
                     put_up(&mut out, witness_up::Message::Call(call_to_wire(&call)));
                     while let Ok(call) = queue.try_recv() {
                         put_up(&mut out, witness_up::Message::Call(call_to_wire(&call)));
