@@ -1,5 +1,7 @@
 //! The inputs the fuzzers found worth keeping.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use std::fs;
 
 fn run(target: &str, check: fn(&[u8])) {
