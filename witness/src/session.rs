@@ -73,6 +73,12 @@ pub(crate) async fn carry(
                 }
             }
             Happened::Read(Ok(None)) => Err(End::Closed),
+            // A node that is killed takes no leave of TLS.
+            Happened::Read(Err(MessageError::Io(error)))
+                if error.kind() == io::ErrorKind::UnexpectedEof =>
+            {
+                Err(End::Closed)
+            }
             Happened::Read(Err(error)) => Err(error.into()),
             Happened::Word(Some(word)) => send(&mut stream, &word).await,
             Happened::Word(None) => Err(End::Replaced),

@@ -64,6 +64,9 @@ pub const RARE: &[&str] = &[
     "state: WAIT (diverged)",
     "state: WAIT (witness-regressed)",
     "disk: bits turned over, as a torn write",
+    "disk: bits turned over, of no use",
+    "N5: an install given up half way",
+    "X4: restarted with an arbiter proposed",
     "history: not decided",
 ];
 
@@ -117,9 +120,7 @@ pub const WANTED: &[&str] = &[
     "I2: a damaged log given up",
     "I4: a machine set back to an old image",
     "I4: a machine lost what it had acknowledged",
-    "N5: an install given up half way",
     "T2: leases given their whole time",
-    "X4: restarted with an arbiter proposed",
     "W2: a node knows that the witness went back",
     "W3: a witness set back",
     "W5: taken over from a node without a session",
@@ -174,7 +175,6 @@ pub const WANTED: &[&str] = &[
     "disk: slow",
     "disk: no room for the next segment",
     "disk: bits turned over, found",
-    "disk: bits turned over, of no use",
     "disk: wiped",
     "node: killed",
     "node: power cut",

@@ -279,8 +279,13 @@ impl World {
         } else if let Some(n) = (0..2).find(|n| self.machines[*n].deadline() == at) {
             self.turn(n, None);
         } else {
-            let (_, due) = self.queue.pop_first().expect("the next event is queued");
-            self.happen(due);
+            let next = self.queue.pop_first();
+            let ((_, serial), due) = next.expect("the next event is queued");
+            match due.machine().map(|n| self.machines[n].frozen_until) {
+                // A frozen node takes nothing in; it waits in its sockets, in its order.
+                Some(thaw) if thaw > self.now => drop(self.queue.insert((thaw, serial), due)),
+                _ => self.happen(due),
+            }
         }
         self.check();
     }
@@ -330,13 +335,6 @@ impl World {
     }
 
     fn happen(&mut self, due: Due) {
-        // A frozen node takes nothing in; it waits in its sockets.
-        if let Some(n) = due.machine()
-            && self.machines[n].frozen_until > self.now
-        {
-            let wait = self.machines[n].frozen_until - self.now;
-            return self.push(wait, due);
-        }
         match due {
             Due::Frame(n, frame) => self.on_frame(n, frame),
             Due::Link(n, link) => self.on_link(n, link),

@@ -118,6 +118,14 @@ fn arrows_point_inward() {
         "kine2-etcd-api",
         &["kine2-node", "kine2-backend", "kine2-wal", "kine2"],
     );
+    let rooms_of_a_node = ["kine2-node", "kine2-backend", "kine2-etcd-api", "kine2"];
+    outer("kine2-peer", &rooms_of_a_node);
+    outer(
+        "kine2-trust",
+        &[&rooms_of_a_node[..], &["kine2-peer"]].concat(),
+    );
+    // A witness is small, and has nothing of the data.
+    outer("kine2-witness", &rooms_of_a_node);
 }
 
 #[test]
