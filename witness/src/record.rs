@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kine2_replication::{ClusterId, Config, DurableError, RegisterKey};
+use kine2_replication::{ClusterId, Config, RecordError as ConfigError, RegisterKey};
 use kine2_witness_core::Register;
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
@@ -64,7 +64,7 @@ pub(crate) enum RecordError {
     #[error("flags {0} are unknown")]
     Flags(u8),
     #[error("its configuration: {0}")]
-    Config(#[from] DurableError),
+    Config(#[from] ConfigError),
 }
 
 impl Record {

@@ -132,6 +132,11 @@ mutations! {
         NoSessionCheck "W3" "The witness does not compare what nodes know with its register.";
         ProbationTakeoverOnly "W4" "A restarted witness holds back TAKEOVER only.";
         NoProbation "W4" "A restarted witness takes any form at once.";
+        TermWithoutOrigin "Q3" "A term does not name the forced promotion it descends from.";
+        QuarantineByHint "Q1" "Only what is known to be committed is kept from being cut.";
+        OverwriteFirst "Q1" "What is overruled is cut before its quarantine is durable.";
+        NoDivergedStop "L4" "What is overruled is cut although it is known to be committed.";
+        ForceInconsistent "I3" "A part that is half installed is promoted by force.";
         LateReply "W7" "A word of the witness's earlier life is believed after a new session.";
     }
     Log {

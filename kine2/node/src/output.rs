@@ -63,8 +63,8 @@ pub enum Work {
     ///
     /// [`Event::SnapshotReceived`]: crate::Event::SnapshotReceived
     SwitchState,
-    /// As its documentation says: `Send`, `Call`, the acts of snapshots, `Serve`, `Notice`; and of
-    /// parts that are not the store, `Apply`. No other.
+    /// As its documentation says: `Send`, `Call`, the acts of snapshots, `Quarantine`, `Serve`,
+    /// `Notice`; and of parts that are not the store, `Apply`. No other.
     Act(Act),
 }
 

@@ -128,16 +128,15 @@ impl Replica {
             match record {
                 Record::Hard(hard) => {
                     self.hard = *hard;
-                    out.push(LogRecord::Hard(self.own_record()));
+                    self.push_own(&mut out);
                 }
                 Record::Data(data) => {
                     self.data = data;
-                    let own = self.own_record();
-                    match out.last_mut() {
-                        // One step: what is kept beside the log is of the new state.
-                        Some(LogRecord::Reset(_, beside)) => *beside = own,
-                        _ => out.push(LogRecord::Hard(own)),
-                    }
+                    self.push_own(&mut out);
+                }
+                Record::Storage(storage) => {
+                    self.storage = storage;
+                    self.push_own(&mut out);
                 }
                 Record::Truncate(position) => out.push(LogRecord::Truncate(position)),
                 Record::Entries(entries) => out.push(LogRecord::Entries(entries)),
@@ -150,6 +149,16 @@ impl Replica {
             part,
             id,
             records: out,
+        }
+    }
+
+    /// The own record once more. Behind a reset it is one step with it: what is kept beside the log
+    /// is of the new state.
+    fn push_own(&self, out: &mut Vec<LogRecord>) {
+        let own = self.own_record();
+        match out.last_mut() {
+            Some(LogRecord::Reset(_, beside) | LogRecord::Hard(beside)) => *beside = own,
+            _ => out.push(LogRecord::Hard(own)),
         }
     }
 

@@ -65,7 +65,7 @@ impl<W> Node<W> {
                         incoming.write = Some(write.id);
                     }
                 }
-                Record::Hard(_) | Record::Data(_) => {}
+                Record::Hard(_) | Record::Data(_) | Record::Storage(_) => {}
             }
         }
         let write = self.replica.encode(write);

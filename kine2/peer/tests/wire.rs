@@ -66,7 +66,13 @@ fn entries() -> Vec<Entry> {
     let mut last = Position::START;
     let mut entries = Vec::new();
     for (epoch, run, payload) in [(1, 1, "one"), (1, 2, ""), (3, 1, "three")] {
-        last = last.extend(Term { epoch, run }, payload.as_bytes());
+        last = last.extend(
+            Term {
+                origin: kine2_replication::Origin(run),
+                ..Term::new(epoch, run)
+            },
+            payload.as_bytes(),
+        );
         let payload = Bytes::from_static(payload.as_bytes());
         entries.push(Entry {
             position: last,
@@ -180,7 +186,10 @@ fn bodies() -> Vec<Body> {
             part: part.clone(),
             position,
         },
-        Body::Propose(config()),
+        Body::Propose {
+            config: config(),
+            to: NodeRef::new("b", 2),
+        },
         Body::Leave,
         Body::PartFailed(part),
     ]
@@ -268,7 +277,10 @@ fn calls_of_the_witness_come_back_as_they_were() {
     let asks = [
         Ask::Get,
         Ask::Init(Box::new(config())),
-        Ask::Force(Box::new(config())),
+        Ask::Force(Box::new(kine2_replication::Force {
+            part: None,
+            config: config(),
+        })),
         Ask::Report(report),
         Ask::Suspect(Epoch(0)),
         Ask::ProbeAck {

@@ -55,7 +55,7 @@ impl Unit {
 
     pub(crate) fn begin_if_primary(&mut self) {
         self.peer.trust(self.now);
-        if self.is_primary() && !self.twin && !self.failed {
+        if self.is_primary() && !self.hard.twin && !self.failed {
             self.begin_run();
         }
     }
@@ -118,7 +118,7 @@ impl Unit {
 
     /// This node is the primary and past its start.
     pub(crate) fn acts_as_primary(&self) -> bool {
-        self.is_primary() && self.phase == Phase::Running && !self.twin && !self.failed
+        self.is_primary() && self.phase == Phase::Running && !self.hard.twin && !self.failed
     }
 
     pub(crate) fn on_hello(&mut self) {

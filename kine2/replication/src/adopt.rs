@@ -11,7 +11,14 @@ impl Unit {
     /// C3: acts by `config` from now on if it is newer than the own one, whoever told it.
     pub(crate) fn adopt(&mut self, config: Config) {
         let newer = config.epoch > self.hard.config.epoch || mutated(Mutation::AdoptOlder);
-        if !newer || config.key() != self.key {
+        if config.key() != self.key || config.check_names().is_err() {
+            return;
+        }
+        // Q2: a twin never gives way, be its epoch lower or higher.
+        if config.id().is_twin_of(&self.hard.config.id()) {
+            return self.on_twin(config.id());
+        }
+        if !newer {
             return;
         }
         let old = self.hard.config.clone();
@@ -20,7 +27,7 @@ impl Unit {
             && config.primary == self.me
             && old.primary == self.me
             && self.parts.values().any(|part| part.active)
-            && !self.twin
+            && !self.hard.twin
             && !self.failed;
         if !goes_on {
             self.deactivate();
@@ -30,14 +37,26 @@ impl Unit {
         self.moving = self.moving.take().filter(|moving| !moving.is_done(&config));
         let run = u32::from(goes_on);
         let stopped = self.hard.stopped;
+        let suspect = self.suspect_under(&config);
+        // Q2: only another forced promotion says which of two twins counts.
+        let twin = self.hard.twin && config.origin == old.origin;
         self.hard = HardState {
             run,
             stopped,
+            twin,
+            suspect,
             ..HardState::adopting(config)
         };
-        self.twin = false;
         for (name, part) in &mut self.parts {
             part.is_behind &= self.hard.config.has(name, &self.me);
+            let config = &self.hard.config;
+            // What the operator says this node has counts, and is not given up. And what another
+            // promoted node has in common is found out anew.
+            if config.has(name, &self.me) || config.origin != old.origin {
+                part.diverged = false;
+                part.common = None;
+                part.putting_away = None;
+            }
         }
         self.forget_epoch();
         self.peer.trust(self.now);

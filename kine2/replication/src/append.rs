@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kine2_mutation::{Mutation, mutated};
-use kine2_wal::{Entry, LogIndex, Position, Term};
+use kine2_wal::{Entry, LogIndex, Origin, Position, Term};
 
 use crate::activation::follow;
 use crate::hard_state::DataState;
@@ -16,9 +16,14 @@ use crate::unit::Unit;
 impl Unit {
     /// The term of what this primary orders.
     pub(crate) fn term(&self) -> Term {
+        let origin = match mutated(Mutation::TermWithoutOrigin) {
+            true => Origin::NONE,
+            false => self.hard.config.origin,
+        };
         Term {
             epoch: self.hard.config.epoch.0,
             run: self.hard.run,
+            origin,
         }
     }
 
@@ -43,7 +48,7 @@ impl Unit {
     /// This node does not order the part: says who may.
     pub(crate) fn refuse(&mut self, request: RequestId) {
         let config = &self.hard.config;
-        let answer = if self.is_primary() || self.twin {
+        let answer = if self.is_primary() || self.hard.twin {
             Answer::Unavailable
         } else {
             Answer::NotPrimary(config.id(), config.primary.clone())

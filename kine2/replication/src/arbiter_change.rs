@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::{Config, Standing};
 use crate::event::Link;
 use crate::forms::Form;
-use crate::ids::WitnessId;
+use crate::ids::{NodeRef, WitnessId};
 use crate::message::Body;
 use crate::policy::Arbiter;
 use crate::unit::Unit;
@@ -53,11 +53,8 @@ impl Unit {
     pub(crate) fn drive_arbiter_change(&mut self) {
         let lead = self.hard.config.lead.clone();
         let active = self.parts.get(&lead).is_some_and(|part| part.active);
-        // X1: the lead is active, and no ADD is in doubt.
-        if !self.acts_as_primary() || !active || self.hard.pend_add.is_some() {
-            return;
-        }
-        if self.hard.prop.is_some() {
+        // X1: the lead is active.
+        if !self.acts_as_primary() || !active || self.hard.prop.is_some() {
             return;
         }
         let Some(mut moving) = self.moving.take() else {
@@ -82,8 +79,11 @@ impl Unit {
             self.moving = Some(moving);
             return;
         }
-        if self.hard.config.standing(&lead) == Some(Standing::Mirror) {
-            // X1: durably, then Propose.
+        let mirror = self.hard.config.standing(&lead) == Some(Standing::Mirror);
+        if mirror || self.hard.pend_add.is_some() {
+            // X1: durably, then Propose. With an ADD in doubt the node that it names may have rights
+            // to the unit by what the old witness says: once it accepts it does not hear that any
+            // more.
             self.hard.prop = Some(new);
             self.write_hard();
             self.propose_again();
@@ -170,20 +170,25 @@ impl Unit {
             && self.peer.link == Link::Up
             && let Some(prop) = self.hard.prop.clone()
         {
-            self.send(Body::Propose(Box::new(prop)));
+            let pending = self.hard.pend_add.as_ref();
+            let named = pending.map(|pending| &pending.replica.node);
+            if let Some(to) = named.or_else(|| self.config_peer()).cloned() {
+                let config = Box::new(prop);
+                self.send(Body::Propose { config, to });
+            }
         }
     }
 
-    /// X3: accepted only in exactly the configuration it was made from (the frame's was compared);
-    /// adopting it is the moment it takes effect.
-    pub(crate) fn on_arbiter_proposed(&mut self, new: Config) {
+    /// X3: accepted only in exactly the configuration it was made from (the frame's was compared), by
+    /// the node that has a say beside the primary; adopting it is the moment it takes effect.
+    pub(crate) fn on_arbiter_proposed(&mut self, new: Config, to: &NodeRef) {
         let config = &self.hard.config;
         let form = Form::Move {
             arbiter: new.arbiter.clone(),
             generation: new.epoch.generation(),
         };
         let made = form.make(config, &config.primary, new.uid);
-        if made.as_ref() == Ok(&new) && config.in_lead(&self.me) {
+        if made.as_ref() == Ok(&new) && *to == self.me {
             self.adopt(new);
         }
     }

@@ -30,7 +30,7 @@ impl Unit {
                 self.on_ack(part, *stream, *matched);
                 return true;
             }
-            Body::Propose(config) if mutated(Mutation::PropNotBased) => {
+            Body::Propose { config, .. } if mutated(Mutation::PropNotBased) => {
                 self.adopt((**config).clone());
                 return true;
             }

@@ -85,10 +85,13 @@ impl Unit {
         }
         self.peer_opening = opening;
         let mut parts = BTreeMap::new();
-        for (name, summary) in theirs {
+        for (name, theirs) in theirs {
             // K1, K3: who is not in sync for a part says nothing about it.
             let foreign = !self.hard.config.has(&name, from) && !mutated(Mutation::StreamForeign);
             if foreign || !self.parts.contains_key(&name) {
+                continue;
+            }
+            if !self.settle_divergence(&name, &theirs) {
                 continue;
             }
             self.opening += 1;
@@ -97,7 +100,7 @@ impl Unit {
                 opening: self.opening,
             };
             let part = self.part(&name);
-            let common = part.log.history().common_point(&summary.history);
+            let common = part.log.history().common_point(&theirs.history);
             part.receiver = Some(Receiver {
                 stream,
                 point: common.map(|(index, _)| index),
@@ -322,7 +325,13 @@ impl Unit {
         let Some(part) = self.parts.get_mut(name) else {
             return;
         };
-        if matches!(part.sender, Sender::Sending(sending) if sending.stream == stream) {
+        let again = match part.sender {
+            Sender::Sending(sending) => sending.stream == stream,
+            // The peer gave up what it had.
+            Sender::Diverged => true,
+            Sender::Idle | Sender::Opening { .. } | Sender::Snapshot(_) => false,
+        };
+        if again {
             part.sender = Sender::Idle;
         }
     }
@@ -332,6 +341,10 @@ impl Unit {
     #[must_use]
     pub fn keep_from(&self, name: &PartName) -> Option<LogIndex> {
         let part = self.parts.get(name)?;
+        // Nothing may be lost of what may have to go to quarantine.
+        if part.diverged || self.hard.twin || self.hard.suspect.contains(name) {
+            return Some(part.log.history().base().index.next());
+        }
         let mut keep = part.commit;
         if self.is_primary() && self.is_joint(name) {
             keep = keep.min(part.matched.unwrap_or(LogIndex(0)));

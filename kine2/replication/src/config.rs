@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use kine2_wal::Origin;
 use thiserror::Error;
 
 use crate::epoch::Epoch;
 use crate::forms::Reason;
-use crate::ids::{ClusterId, NodeRef, PartName, RegisterKey, Replica, UnitName};
+use crate::ids::{ClusterId, NAME_BYTES_MAX, NodeRef, PartName, RegisterKey, Replica, UnitName};
 use crate::policy::{Arbiter, Policies};
 
 /// Nodes of a unit at most.
@@ -28,6 +29,8 @@ pub struct Config {
     pub epoch: Epoch,
     /// Random; the same epoch with another uid is a twin (`repl section 12`).
     pub uid: u64,
+    /// The last forced promotion it descends from (`repl Q2`).
+    pub origin: Origin,
     /// Who orders.
     pub primary: NodeRef,
     /// The part whose in-sync nodes may become primary.
@@ -51,6 +54,20 @@ pub struct ConfigId {
     pub epoch: Epoch,
     /// Its uid.
     pub uid: u64,
+    /// The last forced promotion it descends from.
+    pub origin: Origin,
+}
+
+impl ConfigId {
+    /// Q2: neither may give way to the other. They are of one epoch, or were made by forced
+    /// promotions that did not know of each other.
+    #[must_use]
+    pub fn is_twin_of(&self, other: &Self) -> bool {
+        let same_epoch = self.epoch == other.epoch && self.uid != other.uid;
+        let same_generation = self.epoch.generation() == other.epoch.generation();
+        let apart = same_generation && self.origin != other.origin;
+        same_epoch || apart
+    }
 }
 
 impl fmt::Debug for ConfigId {
@@ -91,6 +108,14 @@ pub enum ShapeError {
     /// Too many parts.
     #[error("{0} parts; at most {PARTS_MAX} are accepted")]
     Parts(usize),
+    /// A name or address is longer than is kept on disk.
+    #[error("{what} has {bytes} bytes; at most {NAME_BYTES_MAX} are accepted")]
+    Long {
+        /// Which.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
 }
 
 impl Config {
@@ -117,6 +142,7 @@ impl Config {
             unit: key.unit,
             epoch: Epoch::new(0, 1),
             uid,
+            origin: Origin::NONE,
             in_sync: parts
                 .into_iter()
                 .map(|(part, storage)| (part, BTreeSet::from([replica(storage)])))
@@ -138,6 +164,7 @@ impl Config {
         ConfigId {
             epoch: self.epoch,
             uid: self.uid,
+            origin: self.origin,
         }
     }
 
@@ -192,12 +219,44 @@ impl Config {
         })
     }
 
+    /// Names and addresses are as long as what is kept on disk can hold.
+    ///
+    /// # Errors
+    /// The one that is too long.
+    pub fn check_names(&self) -> Result<(), ShapeError> {
+        let nodes = self.members.iter().chain([&self.primary]);
+        let parts = self.in_sync.keys().chain([&self.lead]);
+        let nodes = nodes.chain(self.in_sync.values().flatten().map(|r| &r.node));
+        let nodes = nodes.map(|node| ("the name of a node", node.name.as_str()));
+        let parts = parts.map(|part| ("the name of a part", part.as_str()));
+        let unit = ("the name of the unit", self.unit.as_str());
+        let preferred = self.policies.preferred.iter();
+        let preferred = preferred.map(|name| ("the name of the preferred node", name.as_str()));
+        let address = match &self.arbiter {
+            Arbiter::Witness { address, .. } => Some(("the address of the witness", &**address)),
+            Arbiter::None(_) => None,
+        };
+        let mut all = nodes
+            .chain(parts)
+            .chain([unit])
+            .chain(preferred)
+            .chain(address);
+        match all.find(|(_, text)| text.len() > NAME_BYTES_MAX) {
+            Some((what, text)) => Err(ShapeError::Long {
+                what,
+                bytes: text.len(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// The stated shape: the primary is in the lead; no set is empty; a part other than the lead
     /// is mirrored only if the lead is (`repl C5`, the line under the table of forms).
     ///
     /// # Errors
     /// What is wrong.
     pub fn check_shape(&self) -> Result<(), ShapeError> {
+        self.check_names()?;
         if self.in_sync.len() > PARTS_MAX {
             return Err(ShapeError::Parts(self.in_sync.len()));
         }

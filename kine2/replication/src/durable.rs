@@ -5,19 +5,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use thiserror::Error;
+use kine2_wal::Origin;
 
-use crate::config::{Config, ShapeError};
+use crate::config::Config;
 use crate::epoch::Epoch;
+use crate::fields::{
+    Reader, RecordError, put_count, put_node, put_option, put_replica, put_text, value_of,
+};
 use crate::forms::Reason;
 use crate::hard_state::{DataState, HardState, PendingAdd};
-use crate::ids::{ClusterId, Incarnation, NodeRef, PartName, Replica, WitnessId};
+use crate::ids::{ClusterId, Incarnation, PartName, Replica, WitnessId};
 use crate::policy::{Arbiter, LonePolicy, Policies};
 
-/// Version of the layout that is written; the only one that is read.
-const VERSION: u8 = 2;
-/// Longest name and address, in bytes.
-const TEXT_BYTES_MAX: usize = 255;
+/// Version of the layout that is written.
+const VERSION: u8 = 3;
+/// The version before, which knew no origins, twins and suspects; it is read, too.
+const VERSION_WITHOUT_ORIGINS: u8 = 2;
 
 /// The record a node keeps in the log of one part: it is replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,42 +35,11 @@ pub struct Durable {
     pub hard: Option<HardState>,
 }
 
-/// Why bytes are not a [`Durable`].
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum DurableError {
-    /// Another version.
-    #[error("version {0}; {VERSION} is accepted")]
-    Version(u8),
-    /// The bytes end before the field does.
-    #[error("it ends within {0}")]
-    Short(&'static str),
-    /// The bytes go on after the last field.
-    #[error("{0} bytes follow its end")]
-    Long(usize),
-    /// A field has a value that means nothing.
-    #[error("{what} is {value}")]
-    Value {
-        /// The field.
-        what: &'static str,
-        /// What it is.
-        value: u8,
-    },
-    /// A name or address is not text.
-    #[error("{0} is not UTF-8")]
-    Text(&'static str),
-    /// A list names one thing twice.
-    #[error("{0} has an entry twice")]
-    Twice(&'static str),
-    /// The configuration contradicts itself.
-    #[error("its configuration: {0}")]
-    Shape(#[from] ShapeError),
-}
-
 impl Durable {
     /// The bytes.
     ///
     /// # Panics
-    /// If a name or address is longer than 255 bytes: they are refused where they come in.
+    /// If a name or address is longer than [`NAME_BYTES_MAX`]: they are refused where they come in.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(512);
@@ -87,12 +59,8 @@ impl Durable {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DurableError> {
-        let mut reader = Reader { bytes };
-        let version = reader.u8("version")?;
-        if version != VERSION {
-            return Err(DurableError::Version(version));
-        }
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = versioned(bytes)?;
         let durable = Self {
             boot: reader.u64("boot")?,
             storage: Incarnation(reader.u128("storage")?),
@@ -106,7 +74,7 @@ impl Durable {
         };
         match reader.bytes.len() {
             0 => Ok(durable),
-            rest => Err(DurableError::Long(rest)),
+            rest => Err(RecordError::Long(rest)),
         }
     }
 }
@@ -129,22 +97,31 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DurableError> {
-        let mut reader = Reader { bytes };
-        let version = reader.u8("version")?;
-        if version != VERSION {
-            return Err(DurableError::Version(version));
-        }
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = versioned(bytes)?;
         let config = reader.config()?;
         match reader.bytes.len() {
             0 => Ok(config),
-            rest => Err(DurableError::Long(rest)),
+            rest => Err(RecordError::Long(rest)),
         }
     }
 }
 
-fn value_of(what: &'static str, value: u8) -> DurableError {
-    DurableError::Value { what, value }
+/// What follows the version, which must be one that is read.
+fn versioned(bytes: &[u8]) -> Result<Reader<'_>, RecordError> {
+    let mut reader = Reader {
+        bytes,
+        version: VERSION,
+    };
+    reader.version = reader.u8("version")?;
+    if !(VERSION_WITHOUT_ORIGINS..=VERSION).contains(&reader.version) {
+        return Err(RecordError::Version {
+            found: reader.version.into(),
+            least: VERSION_WITHOUT_ORIGINS.into(),
+            most: VERSION.into(),
+        });
+    }
+    Ok(reader)
 }
 
 fn put_hard(out: &mut BytesMut, hard: &HardState) {
@@ -156,6 +133,11 @@ fn put_hard(out: &mut BytesMut, hard: &HardState) {
     });
     put_option(out, hard.prop.as_ref(), put_config);
     out.put_u8(u8::from(hard.stopped));
+    out.put_u8(u8::from(hard.twin));
+    put_count(out, hard.suspect.len());
+    for part in &hard.suspect {
+        put_text(out, part.as_str());
+    }
 }
 
 fn put_config(out: &mut BytesMut, config: &Config) {
@@ -163,6 +145,7 @@ fn put_config(out: &mut BytesMut, config: &Config) {
     put_text(out, config.unit.as_str());
     out.put_u64_le(config.epoch.0);
     out.put_u64_le(config.uid);
+    out.put_u32_le(config.origin.0);
     put_node(out, &config.primary);
     put_text(out, config.lead.as_str());
     put_count(out, config.in_sync.len());
@@ -229,124 +212,8 @@ const REASONS: [Reason; 11] = [
     Reason::Force,
 ];
 
-fn put_option<T>(out: &mut BytesMut, value: Option<&T>, put: impl FnOnce(&mut BytesMut, &T)) {
-    out.put_u8(u8::from(value.is_some()));
-    if let Some(value) = value {
-        put(out, value);
-    }
-}
-
-fn put_count(out: &mut BytesMut, count: usize) {
-    out.put_u8(u8::try_from(count).expect("configurations are small"));
-}
-
-fn put_text(out: &mut BytesMut, text: &str) {
-    assert!(text.len() <= TEXT_BYTES_MAX, "{text:?} is too long");
-    put_count(out, text.len());
-    out.put_slice(text.as_bytes());
-}
-
-fn put_node(out: &mut BytesMut, node: &NodeRef) {
-    put_text(out, node.name.as_str());
-    out.put_u128_le(node.incarnation.0);
-}
-
-fn put_replica(out: &mut BytesMut, replica: &Replica) {
-    put_node(out, &replica.node);
-    out.put_u128_le(replica.storage.0);
-}
-
-/// What is left to read.
-struct Reader<'b> {
-    bytes: &'b [u8],
-}
-
-impl<'b> Reader<'b> {
-    fn take(&mut self, count: usize, what: &'static str) -> Result<&'b [u8], DurableError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(count)
-            .ok_or(DurableError::Short(what))?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DurableError> {
-        let taken = self.take(N, what)?;
-        taken.try_into().map_err(|_| DurableError::Short(what))
-    }
-
-    fn u8(&mut self, what: &'static str) -> Result<u8, DurableError> {
-        Ok(self.array::<1>(what)?[0])
-    }
-
-    fn u32(&mut self, what: &'static str) -> Result<u32, DurableError> {
-        self.array(what).map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self, what: &'static str) -> Result<u64, DurableError> {
-        self.array(what).map(u64::from_le_bytes)
-    }
-
-    fn u128(&mut self, what: &'static str) -> Result<u128, DurableError> {
-        self.array(what).map(u128::from_le_bytes)
-    }
-
-    fn flag(&mut self, what: &'static str) -> Result<bool, DurableError> {
-        match self.u8(what)? {
-            0 => Ok(false),
-            1 => Ok(true),
-            value => Err(value_of(what, value)),
-        }
-    }
-
-    fn text(&mut self, what: &'static str) -> Result<&'b str, DurableError> {
-        let count = self.u8(what)?;
-        let bytes = self.take(usize::from(count), what)?;
-        std::str::from_utf8(bytes).map_err(|_| DurableError::Text(what))
-    }
-
-    fn option<T>(
-        &mut self,
-        what: &'static str,
-        read: impl FnOnce(&mut Self) -> Result<T, DurableError>,
-    ) -> Result<Option<T>, DurableError> {
-        if self.flag(what)? {
-            read(self).map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-
-    fn set<T: Ord>(
-        &mut self,
-        what: &'static str,
-        mut read: impl FnMut(&mut Self) -> Result<T, DurableError>,
-    ) -> Result<BTreeSet<T>, DurableError> {
-        let mut set = BTreeSet::new();
-        for _ in 0..self.u8(what)? {
-            if !set.insert(read(self)?) {
-                return Err(DurableError::Twice(what));
-            }
-        }
-        Ok(set)
-    }
-
-    fn node(&mut self) -> Result<NodeRef, DurableError> {
-        Ok(NodeRef {
-            name: self.text("node")?.into(),
-            incarnation: Incarnation(self.u128("incarnation")?),
-        })
-    }
-
-    fn replica(&mut self) -> Result<Replica, DurableError> {
-        Ok(Replica {
-            node: self.node()?,
-            storage: Incarnation(self.u128("storage")?),
-        })
-    }
-
-    fn hard(&mut self) -> Result<HardState, DurableError> {
+impl Reader<'_> {
+    fn hard(&mut self) -> Result<HardState, RecordError> {
         Ok(HardState {
             config: self.config()?,
             run: self.u32("run")?,
@@ -358,15 +225,28 @@ impl<'b> Reader<'b> {
             })?,
             prop: self.option("proposed arbiter", Self::config)?,
             stopped: self.flag("stopped")?,
+            twin: self.knows_origins() && self.flag("twin")?,
+            suspect: match self.knows_origins() {
+                true => self.set("suspects", |reader| Ok(reader.text("suspect")?.into()))?,
+                false => BTreeSet::new(),
+            },
         })
     }
 
-    fn config(&mut self) -> Result<Config, DurableError> {
+    fn knows_origins(&self) -> bool {
+        self.version > VERSION_WITHOUT_ORIGINS
+    }
+
+    fn config(&mut self) -> Result<Config, RecordError> {
         let config = Config {
             cluster: ClusterId(self.u128("cluster")?),
             unit: self.text("unit")?.into(),
             epoch: Epoch(self.u64("epoch")?),
             uid: self.u64("uid")?,
+            origin: match self.knows_origins() {
+                true => Origin(self.u32("origin")?),
+                false => Origin::NONE,
+            },
             primary: self.node()?,
             lead: self.text("lead")?.into(),
             in_sync: self.in_sync()?,
@@ -383,19 +263,19 @@ impl<'b> Reader<'b> {
         Ok(config)
     }
 
-    fn in_sync(&mut self) -> Result<BTreeMap<PartName, BTreeSet<Replica>>, DurableError> {
+    fn in_sync(&mut self) -> Result<BTreeMap<PartName, BTreeSet<Replica>>, RecordError> {
         let mut parts = BTreeMap::new();
         for _ in 0..self.u8("parts")? {
             let part = self.text("part")?.into();
             let replicas = self.set("replicas", Self::replica)?;
             if parts.insert(part, replicas).is_some() {
-                return Err(DurableError::Twice("parts"));
+                return Err(RecordError::Twice("parts"));
             }
         }
         Ok(parts)
     }
 
-    fn arbiter(&mut self) -> Result<Arbiter, DurableError> {
+    fn arbiter(&mut self) -> Result<Arbiter, RecordError> {
         Ok(match self.u8("arbiter")? {
             0 => Arbiter::Witness {
                 id: WitnessId(self.u128("witness")?),
@@ -407,7 +287,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    fn policies(&mut self) -> Result<Policies, DurableError> {
+    fn policies(&mut self) -> Result<Policies, RecordError> {
         let flags = self.u8("policies")?;
         if flags > 3 {
             return Err(value_of("policies", flags));
@@ -425,6 +305,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::NodeRef;
 
     fn node(name: &str, incarnation: u128) -> NodeRef {
         NodeRef::new(name, incarnation)
@@ -444,6 +325,7 @@ mod tests {
             unit: "main".into(),
             epoch: Epoch::new(2, 9),
             uid: 77,
+            origin: Origin(0xabcd),
             primary: node("a", 1),
             lead: "store".into(),
             in_sync: BTreeMap::from([("store".into(), set.clone()), ("till".into(), set)]),
@@ -478,6 +360,11 @@ mod tests {
             run,
             prop,
             stopped,
+            twin: !stopped,
+            suspect: match stopped {
+                true => BTreeSet::from(["till".into()]),
+                false => BTreeSet::new(),
+            },
         });
         (
             any::<u64>(),
@@ -505,7 +392,7 @@ mod tests {
             let part = &bytes[..cut.index(bytes.len())];
             prop_assert!(Durable::decode(part).is_err(), "a part is not the whole");
             let more = [&bytes[..], &[0]].concat();
-            prop_assert_eq!(Durable::decode(&more), Err(DurableError::Long(1)));
+            prop_assert_eq!(Durable::decode(&more), Err(RecordError::Long(1)));
         }
 
         #[test]

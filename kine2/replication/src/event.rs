@@ -8,6 +8,7 @@ use crate::message::Frame;
 use crate::output::WriteId;
 use crate::part::LoadedPart;
 use crate::policy::{Arbiter, Policies};
+use crate::quarantine::Quarantine;
 use crate::witness::WitnessWord;
 
 /// Something that happened.
@@ -86,6 +87,10 @@ pub enum Event {
         /// The entry it ends with.
         position: Position,
     },
+    /// What [`Act::Quarantine`] asked for is durable.
+    ///
+    /// [`Act::Quarantine`]: crate::Act::Quarantine
+    Quarantined(Quarantine),
     /// A write, an fsync or a read of this part's disk failed (`repl I1`).
     DiskFailed {
         /// The part.
@@ -137,6 +142,17 @@ pub enum Command {
         /// Do not ask the witness.
         without_witness: bool,
     },
+    /// Go on as the primary in a part that is away, with what this node has of it, though its
+    /// holder may have more. This node is the primary.
+    PromoteForcePart {
+        /// The part.
+        part: PartName,
+        /// Do not ask the witness.
+        without_witness: bool,
+    },
+    /// Give up what this node has of a part that diverged: all beyond the primary's log goes to
+    /// quarantine, and the part is filled anew.
+    Rejoin(PartName),
     /// Change the unit's policies.
     SetPolicies(Policies),
     /// Add a part; the primary has its storage, reported by [`Event::PartAdded`] before.

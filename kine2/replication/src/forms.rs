@@ -11,7 +11,7 @@ use std::fmt;
 use kine2_mutation::{Mutation, mutated};
 use thiserror::Error;
 
-use crate::config::{Config, PARTS_MAX};
+use crate::config::{Config, PARTS_MAX, ShapeError};
 use crate::ids::{Incarnation, NodeRef, PartName, Replica};
 use crate::policy::{Arbiter, Policies};
 
@@ -143,6 +143,12 @@ pub enum FormError {
     /// Too many parts.
     #[error("the unit has {PARTS_MAX} parts, the most accepted")]
     PartsMax,
+    /// A part is forced that is not away.
+    #[error("part {0} is not away; only one that the primary is not in sync for can be forced")]
+    NotAway(PartName),
+    /// What it makes cannot be kept.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// The generation is not higher.
     #[error("generation {0} is not higher than that of the configuration, {1}")]
     Generation(u32, u32),
@@ -201,6 +207,7 @@ impl Form {
                 new.arbiter = arbiter.clone();
             }
         }
+        new.check_names()?;
         broken::break_rule(self, stored, caller, &mut new);
         Ok(new)
     }
@@ -228,7 +235,7 @@ impl Form {
 
 /// `node` is the primary and goes on alone in every part it is in sync for; what only the other
 /// holds stays with the other (AWAY).
-fn go_alone(config: &mut Config, node: &NodeRef) {
+pub(crate) fn go_alone(config: &mut Config, node: &NodeRef) {
     config.primary = node.clone();
     for set in config.in_sync.values_mut() {
         if set.iter().any(|r| r.node == *node) {
@@ -313,45 +320,6 @@ fn held_part<'c>(
         }
         Some(set) => Ok(set),
     }
-}
-
-/// The record of a forced promotion of `node` (`repl section 12`): it is the primary, alone in
-/// the lead with `lead_storage`, and alone in every other part it was in sync for.
-///
-/// # Panics
-/// If the generation is not higher than that of `newest`.
-#[must_use]
-pub fn force(
-    newest: &Config,
-    node: &NodeRef,
-    lead_storage: Incarnation,
-    generation: u32,
-    arbiter: Arbiter,
-    uid: u64,
-) -> Config {
-    let mut new = Config {
-        epoch: newest.epoch.next_in_generation(generation),
-        uid,
-        reason: Reason::Force,
-        arbiter,
-        ..newest.clone()
-    };
-    let replica = Replica {
-        node: node.clone(),
-        storage: lead_storage,
-    };
-    new.in_sync
-        .insert(new.lead.clone(), BTreeSet::from([replica]));
-    if !new.members.contains(node) {
-        new.members.retain(|m| m.name != node.name);
-        if new.members.len() == crate::config::MEMBERS_MAX {
-            let gone = newest.primary.clone();
-            new.members.remove(&gone);
-        }
-        new.members.insert(node.clone());
-    }
-    go_alone(&mut new, node);
-    new
 }
 
 #[cfg(test)]

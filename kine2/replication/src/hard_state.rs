@@ -1,5 +1,7 @@
 //! What a node keeps durably of a unit beside the logs (`repl section 3`).
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 use crate::ids::{PartName, Replica};
 
@@ -18,6 +20,12 @@ pub struct HardState {
     pub prop: Option<Config>,
     /// Stopped by the operator.
     pub stopped: bool,
+    /// Another configuration is as good as this one (`repl Q2`): nothing is served until a forced
+    /// promotion says which counts.
+    pub twin: bool,
+    /// Parts of which nothing may be dropped that is not in quarantine: the configuration descends
+    /// from a forced promotion that did not know what is here (`repl Q1`).
+    pub suspect: BTreeSet<PartName>,
 }
 
 /// An ADD in doubt. The replica is kept too: only its acknowledgements count while the part is
@@ -40,6 +48,8 @@ impl HardState {
             pend_add: None,
             prop: None,
             stopped: false,
+            twin: false,
+            suspect: BTreeSet::new(),
         }
     }
 }

@@ -190,8 +190,7 @@ mod tests {
         let mut last = Position::START;
         for (epoch, run, end) in spans {
             while last.index.0 < *end {
-                let (epoch, run) = (*epoch, *run);
-                last = last.extend(Term { epoch, run }, b"x");
+                last = last.extend(Term::new(*epoch, *run), b"x");
                 history.push(last);
             }
         }

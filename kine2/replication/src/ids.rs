@@ -3,6 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// Longest name of a unit, part or node, and longest address, in bytes: more is refused where it
+/// comes in.
+pub const NAME_BYTES_MAX: usize = 255;
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

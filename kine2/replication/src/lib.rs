@@ -19,7 +19,10 @@ mod config;
 mod durable;
 mod epoch;
 mod event;
+mod fields;
+mod force;
 mod forms;
+mod frames;
 pub mod fuzz;
 mod hard_state;
 mod history;
@@ -32,6 +35,8 @@ mod output;
 mod part;
 mod peer;
 mod policy;
+mod quarantine;
+mod quarantine_file;
 mod reads;
 mod register;
 mod seed;
@@ -44,22 +49,29 @@ mod view;
 mod witness;
 
 pub use config::{Config, ConfigId, MEMBERS_MAX, PARTS_MAX, ShapeError, Standing};
-pub use durable::{Durable, DurableError};
+pub use durable::Durable;
 pub use epoch::Epoch;
 pub use event::{Command, Event, Link};
-pub use forms::{Form, FormError, Reason, force};
+pub use fields::RecordError;
+pub use force::{Force, ForcedPart, force, force_part};
+pub use forms::{Form, FormError, Reason};
 pub use hard_state::{DataState, HardState, PendingAdd};
 pub use history::{History, Span};
 pub use ids::{
-    ClusterId, Incarnation, NodeName, NodeRef, PartName, RegisterKey, Replica, RequestId, UnitName,
-    WitnessId, WitnessLife,
+    ClusterId, Incarnation, NAME_BYTES_MAX, NodeName, NodeRef, PartName, RegisterKey, Replica,
+    RequestId, UnitName, WitnessId, WitnessLife,
 };
-pub use kine2_wal::{Chain, Entry, LogIndex, Position, Term};
+pub use kine2_wal::{Chain, Entry, LogIndex, Origin, Position, Term};
 pub use limits::{FRAME_BYTES_MAX, HELD_MAX, READS_MAX, WINDOW_BYTES_MAX, WINDOW_ENTRIES_MAX};
 pub use message::{Body, Frame, Heartbeat, Opened, PartSummary, ReadId, StreamId};
 pub use output::{Act, Answer, Notice, Record, Step, Write, WriteId};
 pub use part::LoadedPart;
 pub use policy::{Arbiter, LonePolicy, Policies};
+pub use quarantine::Quarantine;
+pub use quarantine_file::{
+    QUARANTINE_HEADER_BYTES_MAX, QuarantineError, QuarantineHeader, read_quarantined,
+    write_quarantined,
+};
 pub use status::{PartStatus, PartWord, State, Status, WaitReason};
 pub use timers::Timers;
 pub use unit::{Loaded, Unit};

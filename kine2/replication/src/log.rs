@@ -143,7 +143,7 @@ mod tests {
 
     fn entries(after: Position, epoch: u64, count: u64) -> Vec<Entry> {
         let mut last = after;
-        let term = Term { epoch, run: 1 };
+        let term = Term::new(epoch, 1);
         (0..count)
             .map(|_| {
                 last = last.extend(term, b"x");

@@ -193,7 +193,13 @@ pub enum Body {
         position: Position,
     },
     /// P→S: the change of a lost arbiter (`repl X1`).
-    Propose(Box<Config>),
+    Propose {
+        /// The configuration to come.
+        config: Box<Config>,
+        /// Who must accept it: the other node in sync for the lead, or the one that an ADD in doubt
+        /// names.
+        to: NodeRef,
+    },
     /// S→P: S goes on without being in sync (`repl section 10`, Leave).
     Leave,
     /// S→P: S's disk of this part failed (`repl I1`).

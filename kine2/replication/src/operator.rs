@@ -6,7 +6,7 @@ use kine2_mutation::{Mutation, mutated};
 
 use crate::config::Standing;
 use crate::event::Command;
-use crate::forms::{Form, force};
+use crate::forms::Form;
 use crate::hard_state::DataState;
 use crate::ids::PartName;
 use crate::message::Body;
@@ -32,11 +32,14 @@ impl Unit {
             Command::ChangeArbiter { arbiter, old_lost } => {
                 self.on_change_arbiter(arbiter, old_lost);
             }
-            Command::SetPolicies(policies) => self.asked_form = Some(Form::Policy(policies)),
-            Command::NewPart { part, storage } => {
-                self.asked_form = Some(Form::NewPart { part, storage });
-            }
-            Command::DeletePart(part) => self.asked_form = Some(Form::DeletePart(part)),
+            Command::PromoteForcePart {
+                part,
+                without_witness,
+            } => self.on_promote_force_part(&part, without_witness),
+            Command::Rejoin(part) => self.on_rejoin(&part),
+            Command::SetPolicies(policies) => self.ask_form(Form::Policy(policies)),
+            Command::NewPart { part, storage } => self.ask_form(Form::NewPart { part, storage }),
+            Command::DeletePart(part) => self.ask_form(Form::DeletePart(part)),
         }
     }
 
@@ -198,42 +201,6 @@ impl Unit {
             if let Ok(new) = Form::Remove.make(&self.hard.config, &self.me, uid) {
                 self.adopt(new);
             }
-        }
-    }
-
-    /// `promote --force`: never with a lead that is half installed.
-    fn on_promote_force(&mut self, without_witness: bool) {
-        let config = &self.hard.config;
-        let Some(lead) = self.parts.get(&config.lead) else {
-            return;
-        };
-        if lead.data != DataState::Complete {
-            return;
-        }
-        let generation = config.epoch.generation() + 1;
-        let arbiter = if without_witness {
-            Arbiter::None(LonePolicy::Stop)
-        } else {
-            config.arbiter.clone()
-        };
-        let at_witness = matches!(arbiter, Arbiter::Witness { .. });
-        let storage = lead.storage;
-        let uid = self.seed.next();
-        let new = force(
-            &self.hard.config,
-            &self.me,
-            storage,
-            generation,
-            arbiter,
-            uid,
-        );
-        if self.phase != Phase::Running {
-            self.phase = Phase::Running;
-        }
-        if at_witness {
-            self.register.forcing = Some(new);
-        } else {
-            self.adopt(new);
         }
     }
 

@@ -3,9 +3,11 @@
 use kine2_wal::{Entry, LogIndex, Position};
 
 use crate::config::ConfigId;
+use crate::forms::FormError;
 use crate::hard_state::{DataState, HardState};
-use crate::ids::{NodeRef, PartName, RequestId};
+use crate::ids::{Incarnation, NodeRef, PartName, RequestId};
 use crate::message::Frame;
+use crate::quarantine::Quarantine;
 use crate::witness::WitnessCall;
 
 /// Number of a disk write of a unit; they rise over all its parts.
@@ -103,6 +105,11 @@ pub enum Act {
         /// True if it is served as the primary's.
         active: bool,
     },
+    /// Put this away durably, and report [`Event::Quarantined`] (`repl Q1`). The same may be asked
+    /// for again after a restart.
+    ///
+    /// [`Event::Quarantined`]: crate::Event::Quarantined
+    Quarantine(Quarantine),
     /// Something the operator should know.
     Notice(Notice),
 }
@@ -132,6 +139,8 @@ pub enum Record {
     Reset(Position),
     /// Whether the part's data can be used.
     Data(DataState),
+    /// The part's storage is another one from here on: no in-sync set names it (`repl K6`).
+    Storage(Incarnation),
 }
 
 /// Answer to a client.
@@ -162,6 +171,10 @@ pub enum Notice {
     Twin(ConfigId),
     /// A part's log or state contradicts the primary's where both are final.
     Diverged(PartName),
+    /// What a part held beyond the primary's log is in quarantine, and given up here.
+    Quarantined(PartName),
+    /// What the operator asked for cannot be done.
+    Refused(FormError),
     /// The register at the witness is older than what this node knows (`repl W2`).
     WitnessRegressed,
     /// A planned handover was called off.

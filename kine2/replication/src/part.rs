@@ -12,6 +12,7 @@ use crate::history::History;
 use crate::ids::{Incarnation, Replica, RequestId};
 use crate::log::PartLog;
 use crate::message::{PartSummary, StreamId};
+use crate::quarantine::PuttingAway;
 use crate::snapshot::{Installing, Receiving};
 
 /// A part as it was found on the disk.
@@ -34,10 +35,14 @@ pub(crate) struct Part {
     pub(crate) storage: Incarnation,
     pub(crate) log: PartLog,
     pub(crate) data: DataState,
-    /// Committed, as far as is known here; never falls.
+    /// Committed, as far as is known here; never falls but when the part is given up.
     pub(crate) commit: LogIndex,
     /// The log contradicts the primary's below the commit index (`repl L4`).
     pub(crate) diverged: bool,
+    /// The last entry in common with the primary that overruled this node, if it is known.
+    pub(crate) common: Option<LogIndex>,
+    /// What is on its way to quarantine.
+    pub(crate) putting_away: Option<PuttingAway>,
 
     /// The peer in sync has what is final and is not in this log: the disk went back (`repl I4`).
     pub(crate) is_behind: bool,
@@ -149,14 +154,20 @@ impl Part {
     pub(crate) fn new(loaded: LoadedPart) -> Self {
         Self {
             storage: loaded.storage,
-            commit: loaded
-                .commit
-                .max(loaded.history.base().index)
-                .min(loaded.history.last().index),
+            commit: match loaded.data {
+                // Nothing of what is half installed, or given up, is final.
+                DataState::Inconsistent => LogIndex(0),
+                DataState::Complete | DataState::Failed => loaded
+                    .commit
+                    .max(loaded.history.base().index)
+                    .min(loaded.history.last().index),
+            },
             log: PartLog::new(loaded.history),
             data: loaded.data,
             diverged: false,
             is_behind: false,
+            common: None,
+            putting_away: None,
             active: false,
             fetching: None,
             barrier: LogIndex(0),

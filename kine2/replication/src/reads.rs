@@ -95,7 +95,7 @@ impl Unit {
             && self.peer.node.as_ref() == Some(&self.hard.config.primary);
         // A part that this node does not follow is read at the primary.
         let open = self.parts.get(&part).is_some_and(|p| p.receiver.is_some());
-        if self.is_primary() || !reachable || !open || self.twin {
+        if self.is_primary() || !reachable || !open || self.hard.twin {
             return self.refuse(request);
         }
         self.reads.number += 1;

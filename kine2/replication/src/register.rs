@@ -8,6 +8,7 @@ use kine2_mutation::{Mutation, mutated};
 
 use crate::config::{Config, Standing};
 use crate::event::Link;
+use crate::force::Force;
 use crate::forms::Form;
 use crate::hard_state::PendingAdd;
 use crate::ids::{NodeRef, PartName, WitnessId, WitnessLife};
@@ -33,7 +34,7 @@ pub(crate) struct RegisterClient {
     /// The newest sessions, each with the witness's start it names.
     sessions: VecDeque<(WitnessId, WitnessLife)>,
     /// The operator's forced promotion, until the witness stored it.
-    pub(crate) forcing: Option<Config>,
+    pub(crate) forcing: Option<Force>,
     /// Number of the last call.
     number: u64,
     /// Number of the last call before the own configuration was adopted.
@@ -145,6 +146,10 @@ impl Unit {
     /// configuration was adopted: then the witness went backwards (W2).
     fn learn(&mut self, config: Config, answers: Option<u64>) {
         let own = &self.hard.config;
+        if config.id().is_twin_of(&own.id()) {
+            let id = config.id();
+            return self.on_twin(id);
+        }
         let older = config.epoch < own.epoch && mutated(Mutation::AdoptOlder);
         if config.epoch > own.epoch || older {
             return self.adopt(config);
@@ -152,10 +157,6 @@ impl Unit {
         if config.id() == own.id() && mutated(Mutation::PendClearByRead) {
             self.hard.pend_add = None;
             return self.write_hard();
-        }
-        if config.epoch == own.epoch && config.uid != own.uid {
-            let id = config.id();
-            return self.on_twin(id);
         }
         if config.epoch < own.epoch && answers.is_some_and(|n| n > self.register.adopted_at) {
             self.register.regressed = true;
@@ -239,7 +240,7 @@ impl Unit {
     /// Asks for what is wanted, again until its outcome is known; the outcome is a configuration.
     pub(crate) fn drive_register(&mut self) {
         self.drive_arbiter_change();
-        if self.twin && self.register.forcing.is_none() {
+        if self.hard.twin && self.register.forcing.is_none() {
             return;
         }
         if let Some(witness) = self.witness() {
@@ -267,8 +268,8 @@ impl Unit {
         };
         if self.register.asked.is_none_or(|at| self.now >= at + pause) {
             self.register.asked = Some(self.now);
-            if let Some(config) = self.register.forcing.clone() {
-                self.call(witness, Ask::Force(Box::new(config)));
+            if let Some(force) = self.register.forcing.clone() {
+                self.call(witness, Ask::Force(Box::new(force)));
             }
             self.call(witness, Ask::Get);
             self.report();
@@ -361,10 +362,18 @@ impl Unit {
         }
     }
 
+    /// The operator asks for a change; it is refused at once if it cannot be made as things are.
+    pub(crate) fn ask_form(&mut self, form: Form) {
+        match form.make(&self.hard.config, &self.me, 0) {
+            Ok(_) => self.asked_form = Some(form),
+            Err(error) => self.push(Act::Notice(Notice::Refused(error))),
+        }
+    }
+
     /// The form that the state calls for.
     fn wanted_form(&self) -> Option<Form> {
         // X2: no form while an arbiter change is proposed.
-        if self.phase != Phase::Running || self.twin || self.hard.prop.is_some() {
+        if self.phase != Phase::Running || self.hard.twin || self.hard.prop.is_some() {
             return None;
         }
         if self.is_primary() {

@@ -98,7 +98,8 @@ impl Unit {
         let term = part.log.history().term_at(position.index);
         let other = part.commit == position.index && term.is_some_and(|t| t != position.term);
         let tail = mutated(Mutation::SnapshotTailStops) && part.log.end() > part.commit;
-        if part.commit > position.index || other || tail {
+        let final_here = part.data == DataState::Complete;
+        if final_here && (part.commit > position.index || other || tail) {
             return self.diverge(name);
         }
         if part.installing.is_some() || part.diverged {

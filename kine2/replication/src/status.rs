@@ -223,7 +223,7 @@ impl Unit {
 
     fn trouble(&self) -> Option<WaitReason> {
         let lead = self.parts.get(&self.hard.config.lead);
-        if self.twin {
+        if self.hard.twin {
             return Some(WaitReason::Twin);
         }
         match lead.map(|part| part.data) {

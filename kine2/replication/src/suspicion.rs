@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Standing;
 use crate::hard_state::DataState;
-use crate::message::{Body, Heartbeat};
+use crate::message::{Body, Heartbeat, StreamId};
 use crate::unit::Unit;
 
 impl Unit {
@@ -86,8 +86,14 @@ impl Unit {
         }
         for name in self.part_names() {
             let in_sync = self.hard.config.has(&name, &self.me);
-            if in_sync && self.parts[&name].data == DataState::Failed {
+            let part = &self.parts[&name];
+            if in_sync && part.data == DataState::Failed {
                 self.send(Body::PartFailed(name));
+            } else if part.data == DataState::Inconsistent && part.receiver.is_none() {
+                // A part that was given up waits to be filled.
+                let (boot, opening) = (self.boot, self.opening);
+                let stream = StreamId { boot, opening };
+                self.send(Body::Nack { part: name, stream });
             }
         }
     }

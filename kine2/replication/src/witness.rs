@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::{Config, ConfigId};
 use crate::epoch::Epoch;
+use crate::force::Force;
 use crate::forms::{Form, FormError};
 use crate::ids::{NodeRef, RegisterKey, WitnessId, WitnessLife};
 
@@ -32,7 +33,7 @@ pub enum Ask {
     /// Create the register, or replace it by a higher generation.
     Init(Box<Config>),
     /// The operator's replacement by a higher generation.
-    Force(Box<Config>),
+    Force(Box<Force>),
     /// What the node knows and how it is; no answer.
     Report(Report),
     /// The node suspects the primary of this epoch; no answer.

@@ -47,7 +47,7 @@ fn log(after: Position, term: Term, payload: &[u8], count: usize) -> Vec<Positio
         .collect()
 }
 
-const TERM: Term = Term { epoch: 1, run: 1 };
+const TERM: Term = Term::new(1, 1);
 
 /// Node b, with a stream that the primary a has opened.
 struct B {
@@ -202,7 +202,7 @@ fn a_snapshot_of_what_is_held_is_refused() {
 #[test]
 fn another_chain_above_what_is_committed_is_only_a_tail() {
     let first = log(Position::START, TERM, b"x", 2);
-    let second = Term { epoch: 2, run: 1 };
+    let second = Term::new(2, 1);
     let own = log(first[1], second, b"mine", 2);
     let other = log(first[1], second, b"other", 2);
     let logs = |last| {
@@ -232,7 +232,7 @@ fn another_chain_above_what_is_committed_is_only_a_tail() {
 #[test]
 fn a_snapshot_replaces_a_tail_and_nothing_committed() {
     let own = log(Position::START, TERM, b"x", 4);
-    let other = log(own[0], Term { epoch: 2, run: 1 }, b"y", 3);
+    let other = log(own[0], Term::new(2, 1), b"y", 3);
     let mut b = B::new(history(Position::START, own[3]), 1);
     let steps = b.offer(other[2]);
     assert!(!diverges(&steps));

@@ -106,18 +106,14 @@ fn execute(play: &mut Play, command: &str) -> Option<String> {
         ["stop", n, "force"] => sim.command(node(n), Command::Stop { force: true }),
         ["resume", n] => sim.command(node(n), Command::Start),
         ["promote", n] => sim.command(node(n), Command::Promote),
-        ["promote", n, "force"] => sim.command(
-            node(n),
-            Command::PromoteForce {
-                without_witness: false,
-            },
-        ),
-        ["promote", n, "force", "without-witness"] => sim.command(
-            node(n),
-            Command::PromoteForce {
-                without_witness: true,
-            },
-        ),
+        ["promote", n, "force"] => sim.force(node(n), None, false),
+        ["promote", n, "force", "without-witness"] => sim.force(node(n), None, true),
+        ["promote", n, "force", "part", part] => sim.force(node(n), Some(part.into()), false),
+        ["promote", n, "force", "part", part, "without-witness"] => {
+            sim.force(node(n), Some(part.into()), true);
+        }
+        ["rejoin", n, part] => sim.command(node(n), Command::Rejoin(part.into())),
+        ["quarantine", n] => return Some(sim.quarantine_line(node(n))),
         ["prefer", n, name] => sim.command(
             node(n),
             Command::SetPolicies(Policies {

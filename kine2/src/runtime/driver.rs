@@ -10,13 +10,16 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use kine2_mvcc::{Alarm, AlarmKind};
 use kine2_node::{Event, STORE, Work};
-use kine2_replication::{Act, ConfigId, Event as ReplicaEvent, LogIndex, Notice, State};
+use kine2_replication::{
+    Act, ConfigId, Event as ReplicaEvent, LogIndex, Notice, Quarantine, State,
+};
 use tracing::{error, info, warn};
 
 use super::log_space::DISK_FULL;
 use super::log_thread::LogThread;
 use super::open::{LOG_DIR, STATE_DIR};
 use super::pair::Pair;
+use super::quarantine::ToPutAway;
 use super::shared::{Finished, Shared};
 use super::state_thread::StateThread;
 
@@ -220,6 +223,15 @@ fn apply(driver: &Driver, now: Duration, finished: Finished) -> anyhow::Result<(
             shared.node.lock().set_log_full(is_full);
             return Ok(());
         }
+        Finished::StatePutAway(wanted, result) => {
+            result?;
+            driver.log.put_away(wanted);
+            return Ok(());
+        }
+        Finished::PutAway(wanted, result) => {
+            result?;
+            Event::Replica(ReplicaEvent::Quarantined(wanted.what))
+        }
         Finished::Saved(result) => {
             let saved = result.map_err(|error| anyhow!("write the state in {state}: {error}"));
             Event::Saved(saved?)
@@ -261,6 +273,7 @@ fn begin(driver: &Driver, work: Work) -> anyhow::Result<()> {
             Act::ReceiveSnapshot {
                 sender, position, ..
             } => pair()?.receive_snapshot(sender, position),
+            Act::Quarantine(what) => put_away(driver, what),
             Act::Notice(notice) => tell(shared, notice),
             Act::Serve { active: true, .. } => info!("serves the store as its primary"),
             Act::Serve { active: false, .. } => warn!("does not serve the store any more"),
@@ -286,6 +299,30 @@ fn tell(shared: &Shared, notice: Notice) {
             );
         }
         notice => warn!(?notice, "the unit has something to tell"),
+    }
+}
+
+/// The state goes first, if it has to: the entries are what says that the quarantine is whole.
+fn put_away(driver: &Driver, what: Quarantine) {
+    warn!(
+        part = %what.part,
+        after = %what.after,
+        through = %what.through,
+        overruled_by = %what.by.epoch,
+        "what this node holds beyond what counts after a forced promotion goes to quarantine"
+    );
+    let node = driver.shared.node.lock();
+    let unit = node.unit();
+    let wanted = Box::new(ToPutAway {
+        key: unit.config().key(),
+        node: unit.me().clone(),
+        what,
+    });
+    drop(node);
+    if wanted.what.with_state {
+        driver.state.put_away(wanted);
+    } else {
+        driver.log.put_away(wanted);
     }
 }
 

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::log_space::LogSpace;
 use super::metrics::RuntimeMetrics;
+use super::quarantine::{ToPutAway, put_away_entries};
 use super::shared::{Finished, Shared};
 
 /// The real log.
@@ -32,11 +33,12 @@ enum Job {
     Read(LogRead),
     CutBelow(LogIndex),
     Locate(LogIndex),
+    PutAway(Box<ToPutAway>),
 }
 
 /// The thread and the way to it. The node has one batch of entries under way at a time, and one
-/// read; so the channel is bounded by these, by changes of the node's own record, and by cuts, one
-/// for each checkpoint.
+/// read; so the channel is bounded by these, by changes of the node's own record, by cuts, one
+/// for each checkpoint, and by quarantines, one at a time.
 #[derive(Debug)]
 pub(super) struct LogThread {
     jobs: Sender<Job>,
@@ -72,6 +74,10 @@ impl LogThread {
     /// Asks for the position of an entry.
     pub(super) fn locate(&self, index: LogIndex) {
         self.send(Job::Locate(index));
+    }
+
+    pub(super) fn put_away(&self, wanted: Box<ToPutAway>) {
+        self.send(Job::PutAway(wanted));
     }
 
     /// Waits until all jobs are done.
@@ -162,6 +168,11 @@ fn run(
                 let result = log.cut_below(index);
                 shared.finish(Finished::LogCut(log.base()));
                 result
+            }
+            Ok(Job::PutAway(wanted)) => {
+                let result = put_away_entries(&log, &shared.data_dir, &wanted);
+                shared.finish(Finished::PutAway(wanted, result));
+                Ok(())
             }
             Err(RecvTimeoutError::Timeout) => {
                 metrics.log_bytes.set(log.size_bytes());

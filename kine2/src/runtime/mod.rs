@@ -12,6 +12,7 @@ mod open;
 mod own_record;
 mod pair;
 mod peers;
+mod quarantine;
 mod serve;
 mod shared;
 mod state_thread;

@@ -9,7 +9,9 @@ use anyhow::{Context, anyhow, bail};
 use kine2_backend::Options as BackendOptions;
 use kine2_mvcc::{Backend, BackendError, Command, LogPosition, Store, StoreOptions};
 use kine2_replication::{Config, History, Loaded};
-use kine2_wal::{Chain, Entry, FileDisk, LogIndex, Position, Recovery, Term, Wal, WalOptions};
+use kine2_wal::{
+    Chain, Entry, FileDisk, LogIndex, Origin, Position, Recovery, Term, Wal, WalOptions,
+};
 use tracing::{info, warn};
 
 use super::identity::{NodeIdentity, random_id};
@@ -158,8 +160,8 @@ fn open_log(dir: &Path, segment_bytes: u64) -> anyhow::Result<(Log, Recovery)> {
 pub(super) fn snapshot_dir(data_dir: &Path, position: &Position) -> PathBuf {
     let Position { index, term, chain } = position;
     let name = format!(
-        "{SNAPSHOT_PREFIX}{index}-{}-{}-{:016x}",
-        term.epoch, term.run, chain.0
+        "{SNAPSHOT_PREFIX}{index}-{}-{}-{}-{:016x}",
+        term.epoch, term.run, term.origin, chain.0
     );
     data_dir.join(STATE_DIR).with_file_name(name)
 }
@@ -172,6 +174,7 @@ fn snapshot_position(name: &str) -> Option<Position> {
         term: Term {
             epoch: parts.next()?.parse().ok()?,
             run: parts.next()?.parse().ok()?,
+            origin: Origin(u32::from_str_radix(parts.next()?, 16).ok()?),
         },
         chain: Chain(u64::from_str_radix(parts.next()?, 16).ok()?),
     };
@@ -310,7 +313,7 @@ fn replay(
         for Entry { position, payload } in entries {
             let command = Command::decode(&payload)
                 .with_context(|| format!("log entry {}", position.index))?;
-            let Term { epoch, run } = position.term;
+            let Term { epoch, run, .. } = position.term;
             let index = position.index.0;
             // A refusal is an outcome like any other: it was answered when the entry was new.
             let _ = store.apply(LogPosition { epoch, run, index }, &command)?;
@@ -351,7 +354,7 @@ mod tests {
         let mut noop = Vec::new();
         Command::Noop.encode(&mut noop);
         for _ in 0..entries {
-            let term = Term { epoch: 1, run: 1 };
+            let term = Term::new(1, 1);
             let placed = opened.log.append(term, &noop).unwrap();
             let position = LogPosition {
                 epoch: term.epoch,

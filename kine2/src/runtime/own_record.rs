@@ -118,10 +118,11 @@ fn decode_term(bytes: &[u8]) -> anyhow::Result<Term> {
     let Some((epoch, run)) = bytes.split_first_chunk::<8>() else {
         bail!("the log's record of this node ends within its epoch");
     };
-    Ok(Term {
-        epoch: u64::from_le_bytes(*epoch),
-        run: u32::from_le_bytes(run.try_into().context("the log's record of this node")?),
-    })
+    let run = run.try_into().context("the log's record of this node")?;
+    Ok(Term::new(
+        u64::from_le_bytes(*epoch),
+        u32::from_le_bytes(run),
+    ))
 }
 
 #[cfg(test)]
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn a5_a_log_of_version_1_goes_on_above_its_terms() {
         let noted: Vec<u8> = [&[1][..], &3u64.to_le_bytes(), &4u32.to_le_bytes()].concat();
-        let last = Term { epoch: 3, run: 9 };
+        let last = Term::new(3, 9);
         let (_, durable) =
             load(&recovery(Some(noted.into()), last), IDENTITY, "shop", None).unwrap();
         let hard = durable.hard.unwrap();

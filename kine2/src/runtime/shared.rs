@@ -14,6 +14,8 @@ use kine2_wal::{Entry, Position, WalError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::quarantine::ToPutAway;
+
 /// Who waits for an answer.
 pub(super) type Waiter = oneshot::Sender<Result<Done, Rejected>>;
 
@@ -36,6 +38,10 @@ pub(super) enum Finished {
     LogCut(Position),
     /// Whether the disk has no room for the log's next segment; told when it changes.
     LogFull(bool),
+    /// The state is put away in quarantine; its log comes next.
+    StatePutAway(Box<ToPutAway>, anyhow::Result<()>),
+    /// All that was to be put away is.
+    PutAway(Box<ToPutAway>, anyhow::Result<()>),
     /// The state batch is applied.
     Saved(Result<BackendStats, BackendError>),
     /// The state has another size.

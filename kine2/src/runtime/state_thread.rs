@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::metrics::RuntimeMetrics;
 use super::open::remove_state;
+use super::quarantine::{ToPutAway, put_away_state};
 use super::shared::{Finished, Shared};
 
 #[derive(Debug)]
@@ -27,6 +28,7 @@ enum Job {
     /// Go on with this one, which lies in that directory; the one before is deleted.
     Switch(Arc<dyn Backend>, PathBuf),
     Defragment(oneshot::Sender<Result<(), BackendError>>),
+    PutAway(Box<ToPutAway>),
     Stop,
 }
 
@@ -80,6 +82,10 @@ impl StateThread {
     /// Goes on with another state, which lies in `dir`.
     pub(super) fn switch(&self, backend: Arc<dyn Backend>, dir: PathBuf) {
         self.handle.send(Job::Switch(backend, dir));
+    }
+
+    pub(super) fn put_away(&self, wanted: Box<ToPutAway>) {
+        self.handle.send(Job::PutAway(wanted));
     }
 
     /// Waits until all jobs given so far are done.
@@ -139,6 +145,10 @@ fn run(
                 // The node knows the new size before the client asks for anything.
                 shared.finish(Finished::Sized(backend.stats()));
                 let _ = done.send(result);
+            }
+            Job::PutAway(wanted) => {
+                let result = put_away_state(&*backend, &shared.data_dir, &wanted.what);
+                shared.finish(Finished::StatePutAway(wanted, result));
             }
             Job::Stop => return,
         }

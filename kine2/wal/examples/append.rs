@@ -82,7 +82,7 @@ fn batches(
     while busy < time {
         let start = Instant::now();
         for _ in 0..entries {
-            wal.append(Term { epoch: 1, run: 0 }, &payload)?;
+            wal.append(Term::new(1, 0), &payload)?;
         }
         wal.sync()?;
         let latency = start.elapsed();

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::fake::FakeDisk;
 use crate::limits::{DATA_START, MIN_SEGMENT_BYTES, WalOptions};
-use crate::position::LogIndex;
+use crate::position::{LogIndex, Origin};
 use crate::record::{HEADER_BYTES, Kind, NewRecord, Salt, encode};
 use crate::segment::{FIRST_SEQUENCE, encode_header, segment_id, segment_name};
 use crate::{Position, Wal, WalError};
@@ -70,6 +70,7 @@ fn encode_all(segment: &mut Vec<u8>, salt: Salt, mut data: &[u8]) {
         let mut position = last;
         if kind == Kind::Entry {
             position.term.epoch = position.term.epoch.wrapping_add(u64::from(place >> 1 & 1));
+            position.term.origin = Origin(u32::from(place >> 5 & 1));
             position = last.extend(position.term, payload);
         }
         match place >> 2 & 7 {

@@ -38,7 +38,7 @@ pub use limits::{
     DEFAULT_SEGMENT_BYTES, MAX_BATCH_BYTES, MAX_HARD_STATE_BYTES, MAX_PAYLOAD_BYTES,
     MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, WalOptions,
 };
-pub use position::{Chain, Entry, LogIndex, Position, Term};
+pub use position::{Chain, Entry, LogIndex, Origin, Position, Term};
 pub use prepare::Prepared;
 pub use recovery::{Recovery, TornTail};
 pub use wal::{Wal, WalStats};

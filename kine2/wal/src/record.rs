@@ -10,7 +10,7 @@
 //! 16  8  index
 //! 24  8  epoch
 //! 32  4  run
-//! 36  4  zero
+//! 36  4  origin
 //! 40  8  chain
 //! 48     payload, zeros up to a multiple of 8
 //! ```
@@ -18,7 +18,7 @@
 //! All numbers are little endian. `docs/wal-format.md` says what each kind means.
 
 use crate::limits::{DATA_START, MAX_PAYLOAD_BYTES};
-use crate::position::{Chain, LogIndex, Position, Term};
+use crate::position::{Chain, LogIndex, Origin, Position, Term};
 use kine2_mutation::{Mutation, mutated};
 
 pub(crate) const HEADER_BYTES: usize = 48;
@@ -126,10 +126,7 @@ impl Header {
         }
         let payload_bytes = usize::try_from(u32_at(bytes, 4)).unwrap_or(usize::MAX);
         let synced = u64::from(u32_at(bytes, 12));
-        if payload_bytes > MAX_PAYLOAD_BYTES
-            || !(DATA_START..=offset).contains(&synced)
-            || u32_at(bytes, 36) != 0
-        {
+        if payload_bytes > MAX_PAYLOAD_BYTES || !(DATA_START..=offset).contains(&synced) {
             return Err(Malformed::Impossible);
         }
         Ok(Self {
@@ -142,6 +139,7 @@ impl Header {
                 term: Term {
                     epoch: u64_at(bytes, 24),
                     run: u32_at(bytes, 32),
+                    origin: Origin(u32_at(bytes, 36)),
                 },
                 chain: Chain(u64_at(bytes, 40)),
             },
@@ -208,6 +206,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: Salt, offset: u64, record: &NewRec
     header[16..24].copy_from_slice(&position.index.0.to_le_bytes());
     header[24..32].copy_from_slice(&position.term.epoch.to_le_bytes());
     header[32..36].copy_from_slice(&position.term.run.to_le_bytes());
+    header[36..40].copy_from_slice(&position.term.origin.0.to_le_bytes());
     header[40..48].copy_from_slice(&position.chain.0.to_le_bytes());
     out.extend_from_slice(&header);
     for part in record.payload {
@@ -266,11 +265,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(
-            index: u64, epoch: u64, run: u32, chain: u64,
+            index: u64, epoch: u64, run: u32, origin: u32, chain: u64,
             payload in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let position = Position {
-                index: LogIndex(index), term: Term { epoch, run }, chain: Chain(chain),
+                index: LogIndex(index), term: Term { epoch, run, origin: Origin(origin) }, chain: Chain(chain),
             };
             let bytes = encoded(Kind::Entry, &position, &payload);
             prop_assert_eq!(bytes.len() as u64, record_bytes(payload.len()));

@@ -18,7 +18,8 @@ use crate::record::{FLAG_RESET, Kind, Malformed};
 use crate::replay::{Replay, once_durable};
 use crate::scan::{Window, in_memory, remnants_of_unused};
 use crate::segment::{
-    FIRST_SEQUENCE, FileName, PREPARE_NAME, Segment, SegmentFile, recycle_name, segment_name,
+    FIRST_SEQUENCE, FileName, PREPARE_NAME, Segment, SegmentFile, VERSION, recycle_name,
+    segment_name,
 };
 
 /// What [`Wal::open`](crate::Wal::open) found. All of it is durable.
@@ -99,10 +100,9 @@ pub(crate) fn recover<D: Disk>(
         disk.remove(PREPARE_NAME)
             .map_err(WalError::io("remove", PREPARE_NAME))?;
     }
-    if unused
-        .as_ref()
-        .is_some_and(|unused| unused.file.bytes != options.segment_bytes)
-    {
+    if unused.as_ref().is_some_and(|unused| {
+        unused.file.bytes != options.segment_bytes || unused.file.version != VERSION
+    }) {
         let name = unused
             .take()
             .map(|unused| unused.file.name)

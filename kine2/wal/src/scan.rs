@@ -34,7 +34,8 @@ impl<'s, F: DiskFile> Window<'s, F> {
         };
         let header = header.try_into().expect("as many bytes as asked for");
         let header = match Header::parse(header, salt, offset) {
-            Ok(header) => header,
+            Ok(header) if self.segment.may_hold(header.position.term) => header,
+            Ok(_) => return Ok(Err(Malformed::Impossible)),
             Err(malformed) => return Ok(Err(malformed)),
         };
         let Some(record) = self.bytes(offset, header.record_bytes())? else {

@@ -18,11 +18,14 @@
 use crate::disk::{Disk, DiskFile};
 use crate::error::WalError;
 use crate::limits::{MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, PAGE, PAGE_BYTES};
-use crate::position::Position;
+use crate::position::{Origin, Position, Term};
 use crate::record::{Salt, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"KINE2WAL";
-const VERSION: u32 = 1;
+/// Format version of new segments; those of [`VERSION_WITHOUT_ORIGINS`] are read, too.
+pub(crate) const VERSION: u32 = 2;
+/// Its records name no origins.
+pub(crate) const VERSION_WITHOUT_ORIGINS: u32 = 1;
 const HEADER_BYTES: usize = 64;
 const CHECKED_BYTES: usize = 60;
 
@@ -104,6 +107,7 @@ pub(crate) struct SegmentFile<F> {
     pub(crate) sequence: u64,
     pub(crate) id: u64,
     pub(crate) salt: Salt,
+    pub(crate) version: u32,
     /// Length of the file.
     pub(crate) bytes: u64,
 }
@@ -117,6 +121,7 @@ impl<F: DiskFile> SegmentFile<F> {
             sequence,
             id,
             salt: Salt::new(id),
+            version: VERSION,
             bytes,
         }
     }
@@ -149,7 +154,7 @@ impl<F: DiskFile> SegmentFile<F> {
             return damaged(0, "the segment header's checksum does not match".to_owned());
         }
         let version = u32_at(&header, 8);
-        if version != VERSION {
+        if !(VERSION_WITHOUT_ORIGINS..=VERSION).contains(&version) {
             return Err(WalError::UnsupportedVersion {
                 file: name,
                 version,
@@ -174,7 +179,16 @@ impl<F: DiskFile> SegmentFile<F> {
                 format!("the file has {size} bytes, not {bytes}"),
             );
         }
-        Ok(Self::new(file, sequence, u64_at(&header, 16), bytes))
+        Ok(Self {
+            version,
+            ..Self::new(file, sequence, u64_at(&header, 16), bytes)
+        })
+    }
+
+    /// Whether records of this term can lie in the segment: an older program would take one with an
+    /// origin for no record, and cut it.
+    pub(crate) fn may_hold(&self, term: Term) -> bool {
+        self.version > VERSION_WITHOUT_ORIGINS || term.origin == Origin::NONE
     }
 
     pub(crate) fn damaged(&self, offset: u64, what: impl Into<String>) -> WalError {

@@ -384,7 +384,8 @@ impl<D: Disk> Wal<D> {
         if self.staged_bytes() + bytes > MAX_BATCH_BYTES {
             self.flush()?;
         }
-        if self.synced + self.staged_bytes() + bytes > self.current().file.bytes {
+        let file = &self.current().file;
+        if self.synced + self.staged_bytes() + bytes > file.bytes || !file.may_hold(position.term) {
             self.flush()?;
             let sequence = self.current().file.sequence + 1;
             self.begin_segment(sequence, self.index.last(), 0)?;

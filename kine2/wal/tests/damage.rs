@@ -402,7 +402,7 @@ fn bad_files_are_refused() {
 fn a_newer_format_is_told_as_such() {
     let (disk, _) = three_segments();
     let mut bytes = disk.bytes_of(SECOND);
-    bytes[8] = 2;
+    bytes[8] = 3;
     let checksum = crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
     disk.put(SECOND, &bytes);
@@ -411,8 +411,8 @@ fn a_newer_format_is_told_as_such() {
         matches!(
             error,
             WalError::UnsupportedVersion {
-                version: 2,
-                supported: 1,
+                version: 3,
+                supported: 2,
                 ..
             }
         ),

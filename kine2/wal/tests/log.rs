@@ -299,7 +299,7 @@ fn a_reset_begins_the_log_after_a_snapshot() {
     wal.set_hard_state(Bytes::from_static(b"kept")).unwrap();
     let base = Position {
         index: LogIndex(7000),
-        term: Term { epoch: 5, run: 2 },
+        term: Term::new(5, 2),
         chain: Chain(77),
     };
     wal.reset_to(base, None).unwrap();

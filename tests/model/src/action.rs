@@ -31,6 +31,8 @@ pub enum Action {
     Read(u8, u8),
     /// A read by ReadIndex at the other node.
     ReadSecond(u8, u8),
+    /// The new witness takes what a node made for a change of the arbiter.
+    Init(u8),
     ProposeMove(u8),
     /// Forms sent and processed apart.
     CasSend(Config),
@@ -123,11 +125,16 @@ impl Settings {
     fn primary_forms(&self, state: &State, id: u8, actions: &mut Vec<Action>) {
         let node = &state.nodes[id];
         let config = &node.config;
-        if self.may_move(state, id) && config.in_sync[LEAD] == BOTH {
-            actions.push(Action::ProposeMove(id));
+        if self.initialised(state, id).is_some() {
+            actions.push(Action::Init(id));
         }
-        if self.may_move(state, id) && config.in_sync[LEAD] == bit(id) && !self.arbiter_moves {
-            actions.push(Action::MoveAlone(id));
+        if self.move_of(state, id).is_some() {
+            // With an ADD in doubt the node that it names has a say, too.
+            if config.in_sync[LEAD] == BOTH || node.has_pend_add(LEAD) {
+                actions.push(Action::ProposeMove(id));
+            } else if !self.arbiter_moves || self.inits > 0 {
+                actions.push(Action::MoveAlone(id));
+            }
         }
         let usable = self.has_room(state, node) && is_current(state, node) && config.primary == id;
         let free = node.proposed == 0 || self.breaks(Mutation::PropNoSuspend);

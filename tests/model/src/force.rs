@@ -2,7 +2,9 @@
 
 use crate::mutation::Mutation;
 use crate::settings::{Force, Settings};
-use crate::state::{Config, LEAD, Log, Node, OTHER, PARTS, State, bad, bit, counter, seen};
+use crate::state::{
+    BOTH, Config, LEAD, Log, Node, OTHER, PARTS, State, bad, bit, counter, generation, seen,
+};
 
 impl Settings {
     /// The configuration a forced promotion of the node would make, if it is allowed.
@@ -11,13 +13,16 @@ impl Settings {
         let own = node.config;
         let known = match self.force {
             Force::AtWitness => *state.register.last().expect("the register is never empty"),
-            Force::WithoutWitness => own,
+            Force::WithoutWitness | Force::Ping => own,
         };
         let usable = |part| !node.is_inconsistent(part) || self.breaks(Mutation::ForceInconsistent);
         if state.budget.forces == 0 || counter(known.epoch) >= self.epoch_max {
             return None;
         }
         let origin = state.forced + 1;
+        if self.force == Force::Ping {
+            return self.goes_alone(node, id, origin).filter(|_| !part);
+        }
         if part {
             let is_current = own == known && own.primary == id && !node.twin;
             let may = is_current && own.is_away(OTHER) && usable(OTHER);
@@ -28,6 +33,20 @@ impl Settings {
             config.in_sync[OTHER] = bit(id);
         }
         usable(LEAD).then_some(config)
+    }
+
+    /// Policy `ping`: who lost its peer goes on alone, each in a generation of its own; the primary's is the higher, so it wins.
+    fn goes_alone(&self, node: &Node, id: u8, origin: u8) -> Option<Config> {
+        let own = &node.config;
+        let mirror = own.in_sync[LEAD] == BOTH && !node.twin;
+        if !mirror || node.is_inconsistent(LEAD) {
+            return None;
+        }
+        let mut config = self.takeover_of(own, id);
+        let higher = if own.primary == id { 2 } else { 1 };
+        config.epoch = 10 * (generation(own.epoch) + higher) + counter(own.epoch) + 1;
+        config.origin = origin;
+        Some(config)
     }
 
     /// The operator promotes the node: a history of its own begins for each part it takes.

@@ -74,9 +74,9 @@ impl Settings {
     }
 
     /// The same unit under another arbiter: a new generation.
-    pub(crate) fn moved(from: &Config) -> Config {
+    pub(crate) fn moved(from: &Config, generation: u8) -> Config {
         let mut config = *from;
-        config.epoch += 11;
+        config.epoch = 10 * generation + counter(from.epoch) + 1;
         config
     }
 

@@ -23,8 +23,9 @@ kine2-model mutations [KEY=VALUE]...   breaks one rule after the other, each wit
 bounds     e=4 highest epoch   w0=1 w1=1 writes (lead, other part)   c=1 crashes   r=1 reads   v=1 voluntary changes
            init=5 start states, a sum: 1 all MIRROR, 2 all ALONE, 4 lead MIRROR and other ALONE, 8 other part away
 switches   recover=1 recovery schedules in every state   nowit=1 no TAKEOVER   mv=1 arbiter changes   nogc=1 keep all messages
+           inits=N with mv=1: Init apart from what follows, by anybody who takes itself for the primary
            vis=1 only what clients see   volc=1 restarts forget the commit index
-grown      cuts=N log truncations   snaps=N snapshots   forces=N forced promotions (force=1 at the witness, 2 without it)
+grown      cuts=N log truncations   snaps=N snapshots   forces=N forced promotions (force=1 at the witness, 2 without it, 3 ping)
            roll=1 the witness comes back from an old copy, nodes connected; 2 while nodes are cut off
 search     max=N generated states at most   sim=SECONDS random walks, with seed=N   threads=2
 output     trace=1 the states of a violation   only=NAME that mutation alone, within the bounds given with it
@@ -77,7 +78,8 @@ struct Options {
 
 const KEYS: &[&str] = &[
     "e", "w0", "w1", "c", "r", "v", "init", "recover", "nowit", "mv", "nogc", "vis", "volc",
-    "cuts", "snaps", "forces", "force", "roll", "max", "sim", "seed", "threads", "trace", "only",
+    "cuts", "snaps", "forces", "force", "roll", "inits", "max", "sim", "seed", "threads", "trace",
+    "only",
 ];
 
 impl Options {
@@ -126,7 +128,8 @@ impl Options {
             0 => base.force,
             1 => Force::AtWitness,
             2 => Force::WithoutWitness,
-            other => return Err(format!("force={other}: 1 or 2 is expected")),
+            3 => Force::Ping,
+            other => return Err(format!("force={other}: 1 to 3 is expected")),
         };
         let rollback = match self.number("roll", 0)? {
             0 => base.rollback,
@@ -148,6 +151,7 @@ impl Options {
             recover: self.flag("recover", base.recover)?,
             without_takeover: self.flag("nowit", base.without_takeover)?,
             arbiter_moves: self.flag("mv", base.arbiter_moves)?,
+            inits: self.number("inits", base.inits)?,
             keep_messages: self.flag("nogc", base.keep_messages)?,
             visible_only: self.flag("vis", base.visible_only)?,
             forget_commit: self.flag("volc", base.forget_commit)?,

@@ -59,6 +59,7 @@ mutations! {
     PropNoSuspend: "forms are used while an arbiter is proposed (X2)",
     PropLearnOld: "the old arbiter is believed while another is proposed (X2)",
     PropNotBased: "S accepts a proposal made from another epoch (X3)",
+    InitAnyCounter: "the new witness begins a register anew by what was made from an older configuration (X1)",
     TakeoverAllParts: "TAKEOVER takes every part",
     AbdicateAllParts: "ABDICATE gives every part",
     SwapTakesAll: "SWAP puts the new primary into every set",
@@ -194,6 +195,15 @@ impl Mutation {
                     ..lead
                 }
             }
+            Self::InitAnyCounter => Settings {
+                epoch_max: 4,
+                reads: 0,
+                crashes: 0,
+                arbiter_moves: true,
+                inits: 2,
+                starts: 1,
+                ..lead
+            },
             Self::CutUncommitted
             | Self::CutBeforeCheckpoint
             | Self::SnapshotUncommitted

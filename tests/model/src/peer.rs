@@ -3,7 +3,7 @@
 use crate::message::Message;
 use crate::mutation::Mutation;
 use crate::settings::Settings;
-use crate::state::{Config, Log, PARTS, State, UNKNOWN, bad, other, seen};
+use crate::state::{Config, Log, PARTS, State, UNKNOWN, bad, generation, other, seen};
 
 /// An Append as it arrives.
 pub(crate) struct Append {
@@ -82,8 +82,10 @@ impl Settings {
                 }
             }
             Message::Propose { to, config } => {
-                let own = state.nodes[to].config.epoch;
-                if own + 11 == config.epoch || (self.breaks(Mutation::PropNotBased) && own < 10) {
+                let own = state.nodes[to].config;
+                let based = config == Self::moved(&own, generation(config.epoch));
+                let is_new = own.epoch < 10 && (based || self.breaks(Mutation::PropNotBased));
+                if is_new {
                     self.adopt(state, to, config);
                 }
             }

@@ -1,4 +1,4 @@
-//! What must always hold (P1 to P11), what a run must have reached (L1 to L26), and what must be possible again after every
+//! What must always hold (P1 to P11), what a run must have reached (L1 to L29), and what must be possible again after every
 //! state (R1 to R3).
 
 use stateright::Property;
@@ -25,6 +25,18 @@ impl Settings {
             all.extend(after_force());
         }
         all.extend(reached());
+        if self.arbiter_moves {
+            all.push(Property::sometimes(
+                "L28 arbiter moved while an ADD was in doubt",
+                |_, state| was_seen(state, seen::MOVED_IN_DOUBT),
+            ));
+        }
+        if self.inits > 0 {
+            all.push(Property::sometimes(
+                "L29 a register prepared for a move begun anew",
+                |_, state| was_seen(state, seen::INIT_REPLACED),
+            ));
+        }
         if self.has_snapshots() {
             all.extend(reached_with_snapshots());
         }

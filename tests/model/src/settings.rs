@@ -26,6 +26,8 @@ pub struct Settings {
     pub without_takeover: bool,
     /// The arbiter may be changed online; REMOVE and TAKEOVER are sent and processed apart.
     pub arbiter_moves: bool,
+    /// Init at the new witness, apart from what follows, so many times. Anybody who takes itself for the primary may ask.
+    pub inits: u8,
     /// Keeps messages that can have no effect any more.
     pub keep_messages: bool,
     /// Only what clients see: properties P5 to P7 and P9 are left out.
@@ -52,6 +54,9 @@ pub enum Force {
     AtWitness,
     /// `--without-witness`: only the node itself knows; its arbiter is then none.
     WithoutWitness,
+    /// No witness, policy `ping`: not the operator, but a node that lost its peer and reaches the named address goes on
+    /// alone. It is a forced promotion all the same; the primary's is of a higher generation than the other node's.
+    Ping,
 }
 
 /// How a witness comes back from an old copy.
@@ -79,6 +84,7 @@ impl Default for Settings {
             recover: false,
             without_takeover: false,
             arbiter_moves: false,
+            inits: 0,
             keep_messages: false,
             visible_only: false,
             forget_commit: false,
@@ -104,7 +110,8 @@ impl Settings {
 
     /// Whether configurations of this epoch have no arbiter.
     pub fn is_without_arbiter(&self, epoch: u8) -> bool {
-        self.forces > 0 && self.force == Force::WithoutWitness && epoch > 10
+        let forced = self.force == Force::WithoutWitness && epoch > 10;
+        self.forces > 0 && (forced || self.force == Force::Ping)
     }
 
     /// Whether the other nodes' configurations are learned by a notice of its own, not only with other frames.
@@ -124,6 +131,7 @@ impl Settings {
             ("w1", self.writes[1], 4),
             ("forces", self.forces, 3),
             ("init", self.starts, 15),
+            ("inits", self.inits, 2),
         ];
         for (key, value, most) in limits {
             if value > most {
@@ -137,6 +145,9 @@ impl Settings {
             return Err(
                 "recover=1 knows no operator: it goes with neither forces nor roll".to_owned(),
             );
+        }
+        if self.inits > 0 && !self.arbiter_moves {
+            return Err("inits goes with mv=1".to_owned());
         }
         if moves > 1 {
             return Err("mv, forces and roll are separate switches: give one of them".to_owned());

@@ -246,6 +246,8 @@ pub struct Node {
     /// The peer's acked index in this epoch and run, or [`UNKNOWN`].
     pub matched: Pair<u8>,
     pub barrier: Pair<u8>,
+    /// What the new witness holds for a change of the arbiter that this node began.
+    pub made: Option<Config>,
     pub read: Option<Read>,
     pub read_index: Option<Read>,
 }
@@ -280,6 +282,7 @@ impl Node {
         self.active = 0;
         self.matched = Pair([UNKNOWN; 2]);
         self.barrier = Pair::default();
+        self.made = None;
         self.read = None;
         self.read_index = None;
     }
@@ -340,6 +343,7 @@ pub struct Budget {
     pub snapshots: u8,
     pub forces: u8,
     pub rollbacks: u8,
+    pub inits: u8,
 }
 
 /// Rules found broken, as bits of [`State::bad`].
@@ -377,6 +381,8 @@ pub mod seen {
     pub const REGRESSED: u32 = 1 << 19;
     pub const PROBATION_PASSED: u32 = 1 << 20;
     pub const FORCE_PART: u32 = 1 << 21;
+    pub const INIT_REPLACED: u32 = 1 << 22;
+    pub const MOVED_IN_DOUBT: u32 = 1 << 23;
 }
 
 /// Everything.
@@ -387,6 +393,8 @@ pub struct State {
     pub register: Vec<Config>,
     /// The same for the arbiter the unit moved to.
     pub register_moved: Vec<Config>,
+    /// Its content was made by Init, not by a form.
+    pub moved_by_init: bool,
     /// CAS under way, where sending and processing are apart.
     pub cas: Vec<Config>,
     /// ADD under way, for each node: expected epoch (0 for none) and part.
@@ -436,6 +444,7 @@ impl State {
     pub fn push_register(&mut self, config: Config) {
         if config.epoch > 10 && !self.register_moved.is_empty() {
             self.register_moved.push(config);
+            self.moved_by_init = false;
         } else {
             self.register.push(config);
         }

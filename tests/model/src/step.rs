@@ -64,6 +64,7 @@ impl Settings {
             Action::Learn(..)
             | Action::Notice(_)
             | Action::LateReply(..)
+            | Action::Init(_)
             | Action::ProposeMove(_)
             | Action::MoveAlone(_)
             | Action::AloneWithoutCas(_) => return self.take(state, action),
@@ -227,17 +228,41 @@ impl Settings {
                     self.learn(state, id, config);
                 }
             }
+            Action::Init(id) => {
+                let Some(config) = self.initialised(state, id) else {
+                    return false;
+                };
+                state.budget.inits -= 1;
+                if !state.register_moved.is_empty() {
+                    state.seen |= seen::INIT_REPLACED;
+                }
+                state.register_moved.push(config);
+                state.moved_by_init = true;
+                state.nodes[id].made = Some(config);
+            }
             Action::ProposeMove(id) => {
+                let Some(config) = self.move_of(state, id) else {
+                    return false;
+                };
+                if self.inits == 0 {
+                    state.register_moved = vec![config];
+                }
                 let node = &mut state.nodes[id];
-                let config = Self::moved(&node.config);
+                if node.pend_add != 0 {
+                    state.seen |= seen::MOVED_IN_DOUBT;
+                }
                 node.proposed = config.epoch;
-                state.register_moved = vec![config];
+                node.made = None;
                 let to = other(id);
                 state.send(Message::Propose { to, config });
             }
             Action::MoveAlone(id) => {
-                let config = Self::moved(&state.nodes[id].config);
-                state.register_moved = vec![config];
+                let Some(config) = self.move_of(state, id) else {
+                    return false;
+                };
+                if self.inits == 0 {
+                    state.register_moved = vec![config];
+                }
                 self.learn(state, id, config);
             }
             Action::AloneWithoutCas(id) => {

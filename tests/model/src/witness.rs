@@ -2,7 +2,7 @@
 
 use crate::mutation::Mutation;
 use crate::settings::{Rollback, Settings};
-use crate::state::{BOTH, Config, LEAD, NODES, Node, Phase, State, bit, counter, seen};
+use crate::state::{BOTH, Config, LEAD, NODES, Node, Phase, State, bit, counter, generation, seen};
 
 /// A form that moves the right to serve to S while its primary may live, or one its primary asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,8 +92,42 @@ impl Settings {
         lost.filter(|config| config.epoch > own).copied().collect()
     }
 
+    /// Init at the new witness. It holds nothing, or it was prepared by an attempt of the same primary, or what it holds was made from
+    /// an older configuration: a primary that was deposed, here or before the unit moved here, would bring back its own.
+    pub(crate) fn initialised(&self, state: &State, id: u8) -> Option<Config> {
+        let node = &state.nodes[id];
+        let free = state.budget.inits > 0 && node.made.is_none();
+        if !free || !self.wants_move(state, id) {
+            return None;
+        }
+        let Some(stored) = state.register_moved.last() else {
+            return Some(Self::moved(&node.config, 1));
+        };
+        let left = state.moved_by_init && stored.primary == id;
+        let lowest = counter(stored.epoch) + u8::from(!left);
+        let may = counter(node.config.epoch) + 1 >= lowest || self.breaks(Mutation::InitAnyCounter);
+        let next = generation(stored.epoch) + 1;
+        (may && next <= 2).then(|| Self::moved(&node.config, next))
+    }
+
+    /// The configuration by which the unit moves to the new arbiter, if its witness holds it.
+    pub(crate) fn move_of(&self, state: &State, id: u8) -> Option<Config> {
+        let node = &state.nodes[id];
+        if !self.wants_move(state, id) {
+            return None;
+        }
+        if self.inits == 0 {
+            return state
+                .register_moved
+                .is_empty()
+                .then(|| Self::moved(&node.config, 1));
+        }
+        let fits = |made: &Config| *made == Self::moved(&node.config, generation(made.epoch));
+        node.made.filter(fits)
+    }
+
     /// X1, and section 11 for a lead that is ALONE: whether the primary may move the unit to a new arbiter.
-    pub(crate) fn may_move(&self, state: &State, id: u8) -> bool {
+    fn wants_move(&self, state: &State, id: u8) -> bool {
         let node = &state.nodes[id];
         let wanted = self.arbiter_moves || state.witness.phase == Phase::Regressed;
         wanted
@@ -102,7 +136,5 @@ impl Settings {
             && counter(node.config.epoch) < self.epoch_max
             && node.is_active(LEAD)
             && node.proposed == 0
-            && node.pend_add == 0
-            && state.register_moved.is_empty()
     }
 }

@@ -108,7 +108,36 @@ fn the_arbiter_changes_online() {
         arbiter_moves: true,
         ..small(0, 1)
     };
-    check(&settings, 26_204, &[2, 3, 4, 6, 7, 15]);
+    check(&settings, 35_303, &[2, 3, 4, 6, 7, 15]);
+}
+
+/// Two nodes that take themselves for the primary prepare the same new register.
+#[test]
+fn a_register_prepared_for_a_move_is_begun_anew_only_by_who_knows_as_much() {
+    let settings = Settings {
+        crashes: 0,
+        arbiter_moves: true,
+        inits: 2,
+        starts: 3,
+        ..small(1, 0)
+    };
+    check(&settings, 43_127, &[2, 6, 7, 9, 12, 13, 14, 15, 16]);
+}
+
+#[test]
+fn who_reaches_a_named_address_goes_on_alone() {
+    let settings = Settings {
+        forces: 2,
+        force: Force::Ping,
+        forget_commit: true,
+        starts: 1,
+        ..small(1, 0)
+    };
+    check(
+        &settings,
+        8_483,
+        &[3, 6, 7, 8, 11, 12, 13, 14, 15, 16, 21, 23],
+    );
 }
 
 #[test]
@@ -198,7 +227,7 @@ fn the_witness_comes_back_from_an_old_copy() {
         rollback: Rollback::Connected,
         ..small(1, 0)
     };
-    check(&settings, 39_344, &[2, 6, 7, 9, 12, 13, 14, 15, 16]);
+    check(&settings, 54_356, &[2, 6, 7, 9, 12, 13, 14, 15, 16]);
 }
 
 /// The limit of W4: nodes that cannot reach the witness cannot warn it. Two nodes then serve.

@@ -23,6 +23,21 @@ pub struct PartTruth {
 }
 
 impl PartTruth {
+    /// That of who was promoted by force: what it has is what counts from then on.
+    #[must_use]
+    pub fn of(history: Vec<Position>) -> Self {
+        Self {
+            history,
+            ..Self::default()
+        }
+    }
+
+    /// What is exposed, from the first entry on.
+    #[must_use]
+    pub fn history(&self) -> &[Position] {
+        &self.history
+    }
+
     /// How much is exposed.
     #[must_use]
     pub fn exposed(&self) -> LogIndex {

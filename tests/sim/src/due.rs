@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kine2_node::LogRead;
 use kine2_replication::{
-    Frame, Link, LogIndex, Position, WitnessCall, WitnessId, WitnessLife, WitnessWord,
+    Frame, Link, LogIndex, Position, Quarantine, WitnessCall, WitnessId, WitnessLife, WitnessWord,
 };
 
 use crate::episodes::Episode;
@@ -24,6 +24,8 @@ pub enum Due {
     /// The state's engine does the next thing.
     Engine(usize, u64),
     Cut(usize, u64, LogIndex),
+    /// What was overruled by force is put away.
+    Quarantined(usize, u64, Box<Quarantine>),
     Call(usize, Box<WitnessCall>),
     Word(usize, Box<WitnessWord>),
     /// A process opens its sessions with the witnesses.
@@ -86,6 +88,7 @@ impl Due {
             | Self::SnapshotReceived(n, ..)
             | Self::Engine(n, _)
             | Self::Cut(n, ..)
+            | Self::Quarantined(n, ..)
             | Self::Opened(n, ..)
             | Self::Request(n, ..)
             | Self::Word(n, _) => Some(*n),

@@ -188,6 +188,10 @@ impl World {
                     self.end_watches_of(n);
                 }
             }
+            Act::Quarantine(what) => {
+                let (life, after) = (self.machines[n].life, self.flush_time());
+                self.push(after, Due::Quarantined(n, life, Box::new(what)));
+            }
             Act::Notice(notice) => self.on_notice(n, &notice),
             Act::Write(_) | Act::Apply { .. } | Act::Answer { .. } | Act::ReadLog { .. } => {
                 panic!("the node does that itself")
@@ -205,6 +209,7 @@ impl World {
                 assert!(self.was_forced, "{name}: {notice:?} without force");
             }
             Notice::Twin(_) => panic!("{name}: {notice:?} without force"),
+            Notice::Quarantined(_) | Notice::Refused(_) => {}
             Notice::WitnessRegressed => self
                 .coverage
                 .mark("W2: a node knows that the witness went back"),
@@ -310,7 +315,7 @@ impl World {
     fn send(&mut self, n: usize, frame: Frame) {
         let to = 1 - n;
         let mark = match &frame.body {
-            Body::Propose(_) => Some("X1: an arbiter proposed"),
+            Body::Propose { .. } => Some("X1: an arbiter proposed"),
             Body::Nack { .. } => Some("L4: a stream opened again after a refusal"),
             Body::Tail { .. } => Some("A2: the tail of the other node fetched"),
             Body::Ack { .. } => Some("L3: acknowledged"),

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use kine2_replication::{
-    ClusterId, Config, Epoch, HardState, Incarnation, LogIndex, NodeRef, PartName, Policies,
+    ClusterId, Config, Epoch, Event, HardState, Incarnation, LogIndex, NodeRef, PartName, Policies,
     Reason, RegisterKey, Replica, Standing, State,
 };
 use kine2_sim_kit::{PartTruth, Rng, WitnessHost, in_force};
@@ -340,6 +340,14 @@ impl World {
             Due::Link(n, link) => self.on_link(n, link),
             Due::Flush(n) => self.on_flush(n),
             Due::LogRead(n, life, read) => self.on_log_read(n, life, &read),
+            Due::Quarantined(n, life, what) => {
+                if self.machines[n].life == life && self.machines[n].process.is_some() {
+                    self.turn(
+                        n,
+                        Some(kine2_node::Event::Replica(Event::Quarantined(*what))),
+                    );
+                }
+            }
             Due::SnapshotMade(n, life) => self.on_snapshot_made(n, life),
             Due::SnapshotData(n, position, bytes) => self.on_snapshot_data(n, position, bytes),
             Due::SnapshotReceived(n, life, position, bytes) => {

@@ -1,7 +1,10 @@
 //! One register: what is stored, and the rules of its change (`repl C2`).
 
 use kine2_mutation::{Mutation, mutated};
-use kine2_replication::{Arbiter, Cas, Config, Form, NodeRef, Reason, Refusal, WitnessId, force};
+use kine2_replication::{
+    Arbiter, Cas, Config, Force, ForcedPart, Form, NodeRef, Reason, Refusal, WitnessId, force,
+    force_part,
+};
 
 /// Registers of a witness at most.
 pub const REGISTERS_MAX: usize = 4096;
@@ -99,25 +102,22 @@ impl Register {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub(crate) fn forced(&self, asked: Config, witness: WitnessId) -> Result<Self, Refusal> {
+    pub(crate) fn forced(&self, asked: Force, witness: WitnessId) -> Result<Self, Refusal> {
         let newest = self.newest();
-        let higher = asked.epoch.generation() > newest.epoch.generation();
+        let Force { config, part } = asked;
+        let higher = config.epoch.generation() > newest.epoch.generation();
         if self.regressed || !higher {
             // The same call again finds what was made of it.
-            let done = !higher && asked.uid == newest.uid && newest.reason == Reason::Force;
+            let done = !higher && config.uid == newest.uid && newest.reason == Reason::Force;
             return match done && self.moved_to.is_none() {
                 true => Ok(self.clone()),
-                false => self.replaced(asked, witness),
+                false => self.replaced(config, witness),
             };
         }
-        let Some(lead) = asked.replica(&newest.lead, &asked.primary) else {
-            return Err(Refusal::Record(
-                "the primary is not in sync for the lead part; one that is is accepted".into(),
-            ));
+        let made = match &part {
+            None => forced_lead(newest, &config)?,
+            Some(part) => forced_part(newest, &config, part)?,
         };
-        let generation = asked.epoch.generation();
-        let (node, arbiter) = (&asked.primary, asked.arbiter.clone());
-        let made = force(newest, node, lead.storage, generation, arbiter, asked.uid);
         Self::new(made, witness)
     }
 
@@ -154,4 +154,45 @@ impl Register {
         }
         Self::new(new, witness)
     }
+}
+
+/// The record of a forced promotion that `asked` names, made from what is stored.
+fn forced_lead(newest: &Config, asked: &Config) -> Result<Config, Refusal> {
+    let Some(lead) = asked.replica(&newest.lead, &asked.primary) else {
+        return Err(Refusal::Record(
+            "the primary is not in sync for the lead part; one that is is accepted".into(),
+        ));
+    };
+    let generation = asked.epoch.generation();
+    let (node, arbiter) = (&asked.primary, asked.arbiter.clone());
+    Ok(force(
+        newest,
+        node,
+        lead.storage,
+        generation,
+        arbiter,
+        asked.uid,
+    ))
+}
+
+/// The same for a part other than the lead: only in the configuration that the operator saw.
+fn forced_part(newest: &Config, asked: &Config, forced: &ForcedPart) -> Result<Config, Refusal> {
+    let ForcedPart { part, expected } = forced;
+    let replica = asked.replica(part, &asked.primary);
+    let Some(replica) = replica.filter(|_| *expected == newest.id()) else {
+        return Err(Refusal::Record(format!(
+            "part {part} was forced in epoch {}, the register is in {}; the newest is accepted",
+            expected.epoch, newest.epoch
+        )));
+    };
+    let (generation, arbiter) = (asked.epoch.generation(), asked.arbiter.clone());
+    force_part(
+        newest,
+        part,
+        replica.storage,
+        generation,
+        arbiter,
+        asked.uid,
+    )
+    .map_err(Refusal::Form)
 }

@@ -243,8 +243,15 @@ impl Witness {
             return;
         }
         match ask {
-            Ask::Init(config) => self.on_replace(key, caller, number, *config, false),
-            Ask::Force(config) => self.on_replace(key, caller, number, *config, true),
+            Ask::Init(config) => {
+                let make =
+                    |stored: &Register, witness| stored.initialised(*config.clone(), witness);
+                self.on_replace(key, caller, number, &config, make);
+            }
+            Ask::Force(force) => {
+                let make = |stored: &Register, witness| stored.forced(*force.clone(), witness);
+                self.on_replace(key, caller, number, &force.config, make);
+            }
             _ if !self.units.contains_key(&key) => {
                 self.refuse(key, caller, number, Refusal::UnknownRegister);
             }
@@ -264,20 +271,17 @@ impl Witness {
         key: RegisterKey,
         caller: NodeRef,
         number: u64,
-        config: Config,
-        forced: bool,
+        config: &Config,
+        replace: impl FnOnce(&Register, WitnessId) -> Result<Register, Refusal>,
     ) {
         let made = if config.key() != key {
             Err(Refusal::Record("the record is of another unit".into()))
         } else if let Some(unit) = self.units.get(&key) {
-            match forced {
-                true => unit.register.forced(config, self.id),
-                false => unit.register.initialised(config, self.id),
-            }
+            replace(&unit.register, self.id)
         } else if self.units.len() == REGISTERS_MAX {
             Err(Refusal::RegistersMax)
         } else {
-            Register::new(config, self.id)
+            Register::new(config.clone(), self.id)
         };
         match made {
             Err(refusal) => self.refuse(key, caller, number, refusal),

@@ -138,7 +138,10 @@ async fn a_certificate_of_one_cluster_never_touches_another() {
     for ask in [
         Ask::Get,
         Ask::Init(Box::new(first.clone())),
-        Ask::Force(Box::new(stolen.clone())),
+        Ask::Force(Box::new(kine2_replication::Force {
+            config: stolen.clone(),
+            part: None,
+        })),
         Ask::Suspect(first.epoch),
     ] {
         let mut theirs = Session::open(to, &other.a, witness).await;

@@ -3,7 +3,7 @@
 use kine2_proto::kine2 as proto;
 use kine2_proto::kine2::frame::Body as Wire;
 use kine2_replication::{
-    Body, Config, ConfigId, Epoch, Frame, Heartbeat, LogIndex, Opened, PartName,
+    Body, Config, ConfigId, Epoch, Frame, Heartbeat, LogIndex, Opened, Origin, PartName,
 };
 
 use super::WireError;
@@ -22,6 +22,7 @@ pub fn frame_to_wire(frame: &Frame) -> proto::Frame {
         from: Some(node_to_wire(&frame.from)),
         epoch: frame.id.epoch.0,
         uid: frame.id.uid,
+        origin: frame.id.origin.0,
         run: frame.run,
         number: frame.number,
         echo: frame.echo,
@@ -40,6 +41,7 @@ pub fn frame_from_wire(frame: proto::Frame) -> Result<Frame, WireError> {
         id: ConfigId {
             epoch: Epoch(frame.epoch),
             uid: frame.uid,
+            origin: Origin(frame.origin),
         },
         run: frame.run,
         number: frame.number,
@@ -148,7 +150,10 @@ fn body_to_wire(body: &Body) -> Wire {
             part: name(part),
             position: Some(position_to_wire(position)),
         }),
-        Body::Propose(config) => Wire::Propose(config.encode()),
+        Body::Propose { config, to } => Wire::Propose(proto::Propose {
+            config: config.encode(),
+            to: Some(node_to_wire(to)),
+        }),
         Body::Leave => Wire::Leave(proto::Nothing {}),
         Body::PartFailed(part) => Wire::PartFailed(name(part)),
     }
@@ -235,7 +240,10 @@ fn body(body: Wire) -> Result<Body, WireError> {
             part: part(&done.part)?,
             position: position_from_wire(done.position.as_ref())?,
         },
-        Wire::Propose(bytes) => Body::Propose(config(bytes)?),
+        Wire::Propose(propose) => Body::Propose {
+            config: config(propose.config)?,
+            to: node_from_wire(propose.to.as_ref())?,
+        },
         Wire::Leave(_) => Body::Leave,
         Wire::PartFailed(name) => Body::PartFailed(part(&name)?),
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use kine2_proto::kine2 as proto;
 use kine2_replication::{
-    Chain, ClusterId, DataState, Entry, History, Incarnation, LogIndex, NodeRef, PartName,
+    Chain, ClusterId, DataState, Entry, History, Incarnation, LogIndex, NodeRef, Origin, PartName,
     PartSummary, Position, ReadId, RegisterKey, StreamId, Term,
 };
 
@@ -76,6 +76,7 @@ pub fn position_to_wire(position: &Position) -> proto::Position {
         epoch: position.term.epoch,
         run: position.term.run,
         chain: position.chain.0,
+        origin: position.term.origin.0,
     }
 }
 
@@ -90,6 +91,7 @@ pub fn position_from_wire(position: Option<&proto::Position>) -> Result<Position
         term: Term {
             epoch: position.epoch,
             run: position.run,
+            origin: Origin(position.origin),
         },
         chain: Chain(position.chain),
     })

@@ -8,7 +8,7 @@ mod frame;
 mod ids;
 mod witness;
 
-use kine2_replication::DurableError;
+use kine2_replication::RecordError;
 use thiserror::Error;
 
 pub use forward::{
@@ -43,7 +43,7 @@ pub enum WireError {
     },
     /// A configuration.
     #[error("a configuration: {0}")]
-    Config(#[from] DurableError),
+    Config(#[from] RecordError),
     /// The terms of a log do not rise.
     #[error("the terms of a log do not rise")]
     Terms,

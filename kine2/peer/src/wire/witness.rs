@@ -4,8 +4,9 @@ use bytes::Bytes;
 use kine2_proto::kine2 as proto;
 use kine2_proto::kine2::{arbiter, cas, witness_call, witness_word};
 use kine2_replication::{
-    Arbiter, Ask, Cas, Config, ConfigId, Epoch, Form, Incarnation, LonePolicy, Policies, Refusal,
-    Replica, Report, Tell, WitnessCall, WitnessId, WitnessLife, WitnessWord,
+    Arbiter, Ask, Cas, Config, ConfigId, Epoch, Force, ForcedPart, Form, Incarnation, LonePolicy,
+    Origin, Policies, Refusal, Replica, Report, Tell, WitnessCall, WitnessId, WitnessLife,
+    WitnessWord,
 };
 
 use super::WireError;
@@ -27,7 +28,7 @@ pub fn call_to_wire(call: &WitnessCall) -> proto::WitnessCall {
             Ask::Get => Wire::Get(proto::Nothing {}),
             Ask::Cas(cas) => Wire::Cas(cas_to_wire(cas)),
             Ask::Init(config) => Wire::Init(config.encode()),
-            Ask::Force(config) => Wire::Force(config.encode()),
+            Ask::Force(force) => Wire::Force(force_to_wire(force)),
             Ask::Report(report) => Wire::Report(proto::Report {
                 epoch: report.epoch.0,
                 healthy: report.healthy,
@@ -57,7 +58,7 @@ pub fn call_from_wire(call: proto::WitnessCall) -> Result<WitnessCall, WireError
             Wire::Get(_) => Ask::Get,
             Wire::Cas(wire) => Ask::Cas(Box::new(cas_from_wire(wire)?)),
             Wire::Init(bytes) => Ask::Init(config(bytes)?),
-            Wire::Force(bytes) => Ask::Force(config(bytes)?),
+            Wire::Force(wire) => Ask::Force(Box::new(force_from_wire(&wire)?)),
             Wire::Report(report) => Ask::Report(Report {
                 epoch: Epoch(report.epoch),
                 healthy: report.healthy,
@@ -71,11 +72,43 @@ pub fn call_from_wire(call: proto::WitnessCall) -> Result<WitnessCall, WireError
     })
 }
 
+fn force_to_wire(force: &Force) -> proto::Force {
+    let mut wire = proto::Force {
+        config: force.config.encode(),
+        ..proto::Force::default()
+    };
+    if let Some(ForcedPart { part, expected }) = &force.part {
+        wire.part = Some(part.as_str().to_owned());
+        wire.expected_epoch = expected.epoch.0;
+        wire.expected_uid = expected.uid;
+        wire.expected_origin = expected.origin.0;
+    }
+    wire
+}
+
+fn force_from_wire(wire: &proto::Force) -> Result<Force, WireError> {
+    let forced = |name: &String| {
+        Ok::<_, WireError>(ForcedPart {
+            part: part(name)?,
+            expected: ConfigId {
+                epoch: Epoch(wire.expected_epoch),
+                uid: wire.expected_uid,
+                origin: Origin(wire.expected_origin),
+            },
+        })
+    };
+    Ok(Force {
+        config: Config::decode(&wire.config)?,
+        part: wire.part.as_ref().map(forced).transpose()?,
+    })
+}
+
 fn cas_to_wire(cas: &Cas) -> proto::Cas {
     proto::Cas {
         form: Some(form_to_wire(&cas.form)),
         expected_epoch: cas.expected.epoch.0,
         expected_uid: cas.expected.uid,
+        expected_origin: cas.expected.origin.0,
         new: cas.new.encode(),
     }
 }
@@ -86,6 +119,7 @@ fn cas_from_wire(wire: proto::Cas) -> Result<Cas, WireError> {
         expected: ConfigId {
             epoch: Epoch(wire.expected_epoch),
             uid: wire.expected_uid,
+            origin: Origin(wire.expected_origin),
         },
         new: Config::decode(&wire.new)?,
     })

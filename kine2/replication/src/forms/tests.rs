@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Standing;
+use crate::force::{force, force_part};
 use crate::ids::{ClusterId, RegisterKey, WitnessId};
 
 fn node(n: u8) -> NodeRef {
@@ -168,7 +169,64 @@ fn force_makes_an_outdated_node_the_only_one() {
     assert_eq!(forced.primary, node(1));
     assert_eq!(forced.in_sync[&store()], BTreeSet::from([replica(1)]));
     assert_eq!(forced.standing(&files()), Some(Standing::Away));
+    assert_ne!(forced.origin, alone.origin);
     forced.check_shape().unwrap();
+}
+
+#[test]
+fn force_of_a_part_leaves_nobody_else_in_any_set_of_the_primary() {
+    let taken = made(&made(&mirror(), 0, Form::Drop(files())), 1, Form::Takeover);
+    let add = Form::Add {
+        part: store(),
+        replica: replica(0),
+    };
+    let back = made(&taken, 1, add);
+    assert_eq!(back.standing(&files()), Some(Standing::Away));
+    let storage = Incarnation(77);
+    let make = |config: &Config, part: PartName| {
+        force_part(config, &part, storage, 1, config.arbiter.clone(), 5)
+    };
+    let forced = make(&back, files()).unwrap();
+    let node = node(1);
+    let files_of_b = Replica { node, storage };
+    assert_eq!(forced.in_sync[&files()], BTreeSet::from([files_of_b]));
+    assert_eq!(forced.in_sync[&store()], BTreeSet::from([replica(1)]));
+    assert_eq!(forced.primary, back.primary);
+    forced.check_shape().unwrap();
+    assert_eq!(make(&back, store()), Err(FormError::NotAway(store())));
+}
+
+#[test]
+fn names_longer_than_the_disk_keeps_are_refused() {
+    let long = "x".repeat(crate::NAME_BYTES_MAX + 1);
+    let preferred = Some(long.as_str().into());
+    let forms = [
+        Form::NewPart {
+            part: long.as_str().into(),
+            storage: Incarnation(1),
+        },
+        Form::Policy(Policies {
+            preferred,
+            ..Policies::default()
+        }),
+        Form::Move {
+            arbiter: Arbiter::Witness {
+                id: WitnessId(3),
+                address: long,
+            },
+            generation: 7,
+        },
+    ];
+    for form in forms {
+        let refused = form.make(&mirror(), &node(0), 1);
+        assert!(
+            matches!(
+                &refused,
+                Err(FormError::Shape(ShapeError::Long { bytes: 256, .. }))
+            ),
+            "{refused:?}"
+        );
+    }
 }
 
 fn any_form() -> impl Strategy<Value = Form> {

@@ -226,7 +226,7 @@ impl Sim {
 
     fn strike_proposed(&mut self, p: usize) {
         let proposes = |due: &Due| match due {
-            Due::Frame(n, frame) => *n != p && matches!(frame.body, Body::Propose(_)),
+            Due::Frame(n, frame) => *n != p && matches!(frame.body, Body::Propose { .. }),
             _ => false,
         };
         let late = self.take_due(proposes);

@@ -10,17 +10,6 @@ impl Sim {
         self.log.push((self.now, line));
     }
 
-    /// A forced promotion says what is true from now on.
-    fn accept_loss(&mut self, config: &Config) {
-        let node = self.nodes.iter().find(|node| node.me == config.primary);
-        let node = node.expect("it is one of the two");
-        for (part, disk) in &node.disks {
-            if config.has(part, &node.me) {
-                self.truth.forced(part, &disk.durable);
-            }
-        }
-    }
-
     /// Notes the nodes' states that changed.
     fn note_states(&mut self) {
         for n in 0..2 {
@@ -46,6 +35,18 @@ impl Sim {
         }
         if let Some(part) = status.joint {
             line += &format!(" | joint {part}");
+        }
+        line
+    }
+
+    /// What a node has put away.
+    pub fn quarantine_line(&self, n: usize) -> String {
+        let node = &self.nodes[n];
+        let mut line = format!("{}: in quarantine:", node.me);
+        for (part, kept) in &node.quarantine {
+            let ends = kept.first().zip(kept.last());
+            let (first, last) = ends.expect("something was put away");
+            line += &format!(" {part} {} to {}", first.index, last.index);
         }
         line
     }
@@ -101,7 +102,18 @@ impl Sim {
         in_force(registers, at_nodes).clone()
     }
 
+    /// Two configurations are in force, each by a forced promotion of its own.
+    fn has_twins(&self) -> bool {
+        let mut hard = self.nodes.iter().map(|node| {
+            let hard = node.disks[&store()].durable.hard.as_ref().unwrap();
+            hard.config.id()
+        });
+        let (a, b) = (hard.next().unwrap(), hard.next().unwrap());
+        !self.origins.is_empty() && a.is_twin_of(&b)
+    }
+
     pub(super) fn check(&mut self) {
+        self.note_promotions();
         let config = self.config();
         if self.last_config.as_ref() != Some(&config) {
             let counts = &mut self.truth.counts;
@@ -118,10 +130,6 @@ impl Sim {
             if self.trace {
                 println!("{:?} in force: {config:?}", self.now);
             }
-            if config.reason == Reason::Force {
-                self.accept_loss(&config);
-                self.forcing = false;
-            }
             self.last_config = Some(config.clone());
             if self.plan.calm {
                 self.note(format!("in force: {}", config_line(&config)));
@@ -133,7 +141,7 @@ impl Sim {
             self.strike(&config);
             self.roll_on();
         }
-        if self.forcing {
+        if self.has_twins() {
             return;
         }
         let nodes = &self.nodes;

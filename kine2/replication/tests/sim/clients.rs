@@ -1,7 +1,7 @@
 //! Clients: what they ask, and what they may be answered.
 
 use bytes::Bytes;
-use kine2_replication::{Answer, Event, PartName, RequestId, Standing, Unit};
+use kine2_replication::{Answer, Event, LogIndex, Origin, PartName, RequestId, Standing, Unit};
 
 use super::{Due, Request, Sim, ms};
 
@@ -61,13 +61,24 @@ impl Sim {
             let wait = node.frozen_until - self.now;
             return self.push(wait, Due::LateRead(n, part));
         }
-        let floor = self.truth.exposed(&part);
-        let read = Request::Read(part.clone(), floor);
+        let origin = node.unit.as_ref().map(Unit::origin).unwrap_or_default();
+        // Of a promotion that is not durable yet nothing is exposed.
+        let floor = match origin == Origin::NONE || self.origins.contains(&origin) {
+            true => self.truth.exposed(&part, origin),
+            false => LogIndex(0),
+        };
+        let read = Request::Read(part.clone(), floor, origin);
         self.nodes[n].requests.insert(request, read);
         self.tell(n, Event::Read { part, request });
     }
 
-    pub(super) fn on_answer(&mut self, n: usize, request: RequestId, answer: Answer) {
+    pub(super) fn on_answer(
+        &mut self,
+        n: usize,
+        origin: Origin,
+        request: RequestId,
+        answer: Answer,
+    ) {
         let asked = self.nodes[n].requests.remove(&request);
         match (asked, answer) {
             (Some(Request::Write(part, payload)), Answer::Committed(index)) => {
@@ -80,11 +91,13 @@ impl Sim {
                     self.nodes[n].applied[&part] >= index,
                     "answered before applied"
                 );
-                self.truth.acknowledge(&part, position);
+                self.truth.acknowledge(&part, position, origin);
             }
-            (Some(Request::Read(part, floor)), Answer::ReadAt(index)) => {
+            (Some(Request::Read(part, floor, asked_in)), Answer::ReadAt(index)) => {
                 assert!(self.nodes[n].applied[&part] >= index, "read before applied");
-                self.truth.read(&part, floor, index);
+                if asked_in == origin {
+                    self.truth.read(&part, floor, index);
+                }
                 let unit = self.nodes[n].unit.as_ref().unwrap();
                 if unit.config().primary != self.nodes[n].me {
                     self.truth.counts.reads_at_secondary += 1;

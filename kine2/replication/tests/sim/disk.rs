@@ -13,7 +13,13 @@ pub struct Image {
     pub storage: Incarnation,
     pub data: DataState,
     pub base: Position,
+    /// The entries up to `base`, which the state was made of.
+    pub past: Vec<Position>,
     pub entries: Vec<Entry>,
+    /// What the snapshot that is being received was made of.
+    pub incoming: Vec<Position>,
+    /// How often something that was there was given up.
+    pub overwritten: u64,
     /// On the lead's disk only.
     pub hard: Option<HardState>,
     /// The state's checkpoint: applied up to here.
@@ -26,7 +32,10 @@ impl Image {
             storage,
             data: DataState::Complete,
             base: Position::START,
+            past: Vec::new(),
             entries: Vec::new(),
+            incoming: Vec::new(),
+            overwritten: 0,
             hard,
             checkpoint: LogIndex(0),
         }
@@ -49,11 +58,25 @@ impl Image {
         self.entries.get(usize::try_from(at).unwrap())
     }
 
+    /// The position of an entry that is there, in the log or in the state.
+    pub fn holds(&self, index: LogIndex) -> Option<Position> {
+        let at = usize::try_from(index.0).unwrap().checked_sub(1)?;
+        let past = self.past.get(at).copied();
+        past.or_else(|| self.entry(index).map(|entry| entry.position))
+    }
+
+    /// Its first entries, as many as it has up to there.
+    pub fn first(&self, count: LogIndex) -> Vec<Position> {
+        let all = (1..=count.0).map_while(|index| self.holds(LogIndex(index)));
+        all.collect()
+    }
+
     fn apply(&mut self, record: &Record) {
         match record {
             Record::Hard(hard) => self.hard = Some((**hard).clone()),
             Record::Truncate(to) => {
                 assert_eq!(self.position(to.index), Some(*to), "cut where it is equal");
+                self.overwritten += 1;
                 self.entries.retain(|e| e.position.index <= to.index);
             }
             Record::Entries(entries) => {
@@ -66,13 +89,23 @@ impl Image {
             Record::Reset(position) => {
                 self.base = *position;
                 self.entries.clear();
+                self.overwritten += 1;
+                self.past = std::mem::take(&mut self.incoming);
+                let last = self.past.last().copied().unwrap_or(Position::START);
+                assert_eq!(last, *position, "the snapshot that was received");
                 self.checkpoint = position.index;
             }
             Record::Data(data) => self.data = *data,
+            Record::Storage(storage) => {
+                self.storage = *storage;
+                self.overwritten += 1;
+            }
         }
     }
 
     pub fn cut(&mut self, base: Position) {
+        let gone = self.entries.iter().map(|e| e.position);
+        self.past.extend(gone.filter(|p| p.index <= base.index));
         self.entries.retain(|e| e.position.index > base.index);
         self.base = base;
     }
@@ -142,6 +175,13 @@ impl Disk {
         self.sync(kept);
         self.under_way.clear();
         self.live = self.durable.clone();
+    }
+
+    /// A snapshot made of these entries is on its way.
+    pub fn receive(&mut self, made_of: &[Position]) {
+        for image in [&mut self.durable, &mut self.live] {
+            image.incoming = made_of.to_vec();
+        }
     }
 
     /// The state is durable up to `checkpoint`, and the log before `base` is given up.

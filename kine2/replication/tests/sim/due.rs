@@ -1,7 +1,8 @@
 //! What is under way in a simulation.
 
 use kine2_replication::{
-    Frame, Link, LogIndex, PartName, Position, WitnessCall, WitnessId, WitnessLife, WitnessWord,
+    Frame, Link, LogIndex, PartName, Position, Quarantine, WitnessCall, WitnessId, WitnessLife,
+    WitnessWord,
 };
 
 /// Something under way.
@@ -14,6 +15,7 @@ pub enum Due {
     SnapshotMade(usize, u64, PartName),
     SnapshotData(usize, PartName, Position),
     SnapshotReceived(usize, u64, PartName, Position),
+    Quarantined(usize, u64, Box<Quarantine>),
     Call(usize, Box<WitnessCall>),
     Word(usize, Box<WitnessWord>),
     Session(usize, bool),
@@ -51,6 +53,7 @@ impl Due {
             | Self::SnapshotMade(n, ..)
             | Self::SnapshotData(n, ..)
             | Self::SnapshotReceived(n, ..)
+            | Self::Quarantined(n, ..)
             | Self::LateRead(n, _)
             | Self::Opened(n, ..)
             | Self::Word(n, _) => Some(*n),

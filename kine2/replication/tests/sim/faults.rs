@@ -21,6 +21,9 @@ impl Sim {
             return;
         }
         let n = self.rng.pick(2);
+        if self.operator_forces(n) {
+            return;
+        }
         if self.ambush.is_none() && self.rng.percent(self.plan.ambushes) {
             return self.arm();
         }
@@ -251,7 +254,7 @@ impl Sim {
             .members
             .iter()
             .all(|m| self.nodes.iter().any(|n| n.me == *m));
-        if !whole || !self.rng.percent(30) {
+        if !whole || !self.origins.is_empty() || !self.rng.percent(30) {
             return;
         }
         for w in 0..2 {
@@ -270,8 +273,10 @@ impl Sim {
     /// REC3: either node alone serves all.
     pub(super) fn recover(&mut self) {
         self.run_until(60_000, "REC1: all is mirrored and served", |sim| {
+            sim.operator_decides();
             sim.all_mirrored() && sim.parts.iter().all(|part| sim.is_served(part))
         });
+        self.check_kept();
         for part in self.parts.clone() {
             self.must_write(&part);
         }
@@ -288,23 +293,21 @@ impl Sim {
             self.must_write(&part);
         }
         if self.rng.percent(40) {
-            self.force(n);
+            self.force_the_last(n);
         }
     }
 
     /// The last node in sync is lost, too; the operator accepts what the other one, `n`, lacks. From
     /// then on its history is the one that counts.
-    fn force(&mut self, n: usize) {
+    fn force_the_last(&mut self, n: usize) {
         self.crash(1 - n);
         self.start(n);
         self.run_for(ms(6000));
         let lead = store();
         assert!(!self.is_served(&lead), "an outdated node serves by itself");
         let without_witness = self.rng.percent(30);
-        let kept = self.nodes[n].disks[&lead].durable.clone();
-        self.truth.forced(&lead, &kept);
-        self.forcing = true;
-        self.command(n, Command::PromoteForce { without_witness });
+        self.given_up = true;
+        self.force(n, None, without_witness);
         self.run_until(20_000, "a forced node serves the lead", |sim| {
             sim.is_served(&lead)
         });

@@ -12,6 +12,7 @@ mod clients;
 pub mod disk;
 mod due;
 mod faults;
+mod force;
 mod plan;
 pub mod truth;
 mod witness;
@@ -23,7 +24,8 @@ use bytes::Bytes;
 use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{
     Act, Arbiter, ClusterId, Config, Event, Frame, HardState, Incarnation, Link, Loaded, LogIndex,
-    NodeRef, PartName, Policies, Position, RegisterKey, RequestId, Step, Timers, Unit, WitnessId,
+    NodeRef, Notice, Origin, PartName, Policies, Position, Record, RegisterKey, RequestId, Step,
+    Timers, Unit, WitnessId,
 };
 use kine2_sim_kit::{Links, Rng, WitnessHost};
 use kine2_witness_core::{Event as WitnessEvent, Register};
@@ -44,7 +46,8 @@ pub const fn ms(ms: u64) -> Duration {
 #[derive(Clone, Debug)]
 enum Request {
     Write(PartName, Bytes),
-    Read(PartName, LogIndex),
+    /// What it must hold, of the history that counts for this origin.
+    Read(PartName, LogIndex, Origin),
 }
 
 struct Node {
@@ -53,7 +56,10 @@ struct Node {
     /// Nothing while it is down.
     unit: Option<Unit>,
     boot: u64,
-    steps: VecDeque<Step>,
+    /// Each with the origin of the configuration that it was made in.
+    steps: VecDeque<(Origin, Step)>,
+    /// What was put away, durably.
+    quarantine: BTreeMap<PartName, Vec<Position>>,
     /// Applied, in memory.
     applied: BTreeMap<PartName, LogIndex>,
     /// Snapshots it is receiving.
@@ -89,8 +95,21 @@ pub struct Sim {
     /// Disks that are slow.
     pub slow: BTreeSet<(usize, PartName)>,
     pub parts: Vec<PartName>,
-    /// A loss was accepted, and the configuration that says so is on its way.
-    forcing: bool,
+    /// Forced promotions that the operator may still make.
+    forces_left: u64,
+    /// The part that was forced last at each node; nothing for the lead.
+    forced_part: [Option<PartName>; 2],
+    /// By what each node acts, and by what the first node that acted by an origin did before.
+    acts_by: [Option<Config>; 2],
+    made_from: BTreeMap<Origin, Config>,
+    places: force::Places,
+    origins: BTreeSet<Origin>,
+    /// When the operator looks again.
+    decides_next: Duration,
+    /// A disk was lost for good.
+    given_up: bool,
+    /// What snapshots were made of.
+    snapshots: BTreeMap<(PartName, LogIndex, kine2_replication::Term), Vec<Position>>,
     /// What is waited for.
     ambush: Option<Ambush>,
     /// No random faults until then: an ambush goes its way.
@@ -170,6 +189,7 @@ impl Sim {
                 unit: None,
                 boot: 0,
                 steps: VecDeque::new(),
+                quarantine: BTreeMap::new(),
                 applied: BTreeMap::new(),
                 receiving: BTreeMap::new(),
                 frozen_until: Duration::ZERO,
@@ -201,7 +221,15 @@ impl Sim {
             backup: BTreeMap::new(),
             slow: BTreeSet::new(),
             parts,
-            forcing: false,
+            forces_left: plan.forces,
+            forced_part: [None, None],
+            acts_by: [None, None],
+            made_from: BTreeMap::new(),
+            places: [None, None, None, None],
+            origins: BTreeSet::new(),
+            decides_next: Duration::ZERO,
+            given_up: false,
+            snapshots: BTreeMap::new(),
             ambush: None,
             quiet_until: Duration::ZERO,
             rolling: None,
@@ -341,6 +369,8 @@ impl Sim {
                         false => node.applied[&part],
                     };
                     if let Some(position) = live.position(applied) {
+                        let name = (part.clone(), position.index, position.term);
+                        self.snapshots.insert(name, live.first(position.index));
                         self.tell(n, Event::SnapshotMade { part, position });
                     }
                 }
@@ -357,6 +387,12 @@ impl Sim {
                 if node.boot == boot && node.receiving.get(&part) == Some(&position) {
                     node.receiving.remove(&part);
                     self.tell(n, Event::SnapshotReceived { part, position });
+                }
+            }
+            Due::Quarantined(n, boot, what) => {
+                if self.nodes[n].boot == boot && self.nodes[n].unit.is_some() {
+                    self.on_put_away(n, &what);
+                    self.tell(n, Event::Quarantined(*what));
                 }
             }
             Due::Call(w, call) => self.on_call(w, *call),
@@ -489,6 +525,10 @@ impl Sim {
         // P1, P7: what an active part's commit says, whoever hears of it.
         let status = unit.status();
         let config = unit.config().clone();
+        let acts_by = self.acts_by[n].replace(config.clone());
+        if let Some(before) = acts_by.filter(|before| before.origin != config.origin) {
+            self.made_from.entry(config.origin).or_insert(before);
+        }
         for (part, now) in &status.parts {
             if now.active {
                 assert_eq!(config.primary, node.me, "P7: active and not the primary");
@@ -508,32 +548,39 @@ impl Sim {
     fn drain(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         if let Some(unit) = &mut node.unit {
-            node.steps.extend(unit.take_steps());
+            let origin = unit.origin();
+            let steps = unit.take_steps().into_iter();
+            node.steps.extend(steps.map(|step| (origin, step)));
         }
-        while let Some(step) = self.nodes[n].steps.front() {
+        while let Some((_, step)) = self.nodes[n].steps.front() {
             if step.after.0 > self.nodes[n].lead_durable {
                 return;
             }
-            let step = self.nodes[n].steps.pop_front().unwrap();
-            self.act(n, step.act);
+            let (origin, step) = self.nodes[n].steps.pop_front().unwrap();
+            self.act(n, origin, step.act);
         }
     }
 
-    fn act(&mut self, n: usize, act: Act) {
+    fn act(&mut self, n: usize, origin: Origin, act: Act) {
         match act {
             Act::Write(write) => {
                 let part = write.part.clone();
                 for record in &write.records {
                     match record {
-                        kine2_replication::Record::Truncate(to) => {
+                        Record::Truncate(to) => {
                             let node = &self.nodes[n];
                             let applied = node.applied[&part];
                             self.truth.truncate(&node.me.name, &part, to.index, applied);
                         }
-                        kine2_replication::Record::Entries(entries) => {
+                        Record::Entries(entries) => {
                             self.truth.log(&part, entries);
                         }
-                        kine2_replication::Record::Reset(position) => {
+                        // What was shown here counts no more.
+                        Record::Storage(_) => {
+                            self.truth.counts.rejoins += 1;
+                            self.nodes[n].applied.insert(part.clone(), LogIndex(0));
+                        }
+                        Record::Reset(position) => {
                             self.truth.counts.snapshots += 1;
                             let applied = self.nodes[n].applied.get_mut(&part).unwrap();
                             assert!(*applied <= position.index, "P4: a snapshot takes back");
@@ -555,8 +602,8 @@ impl Sim {
                     self.push(after, Due::Call(w, call));
                 }
             }
-            Act::Apply { part, through } => self.apply(n, &part, through),
-            Act::Answer { request, answer } => self.on_answer(n, request, answer),
+            Act::Apply { part, through } => self.apply(n, origin, &part, through),
+            Act::Answer { request, answer } => self.on_answer(n, origin, request, answer),
             Act::ReadLog {
                 part,
                 from,
@@ -577,25 +624,29 @@ impl Sim {
                 }
             }
             Act::ReceiveSnapshot { part, position, .. } => {
+                let name = (part.clone(), position.index, position.term);
+                if let Some(made_of) = self.snapshots.get(&name) {
+                    let disk = self.nodes[n].disks.get_mut(&part).unwrap();
+                    disk.receive(made_of);
+                }
                 self.nodes[n].receiving.insert(part, position);
             }
             Act::Serve { .. } => {}
+            Act::Quarantine(what) => self.put_away(n, what),
             Act::Notice(notice) => {
                 if self.trace {
                     println!("{:?} {} notice {notice:?}", self.now, self.nodes[n].me);
                 }
                 if self.plan.calm {
-                    if matches!(notice, kine2_replication::Notice::Adopted(_)) {
+                    if matches!(notice, Notice::Adopted(_)) {
                         return;
                     }
                     self.note(format!("{}: {notice:?}", self.nodes[n].me));
                     return;
                 }
                 assert!(
-                    !matches!(
-                        notice,
-                        kine2_replication::Notice::Diverged(_) | kine2_replication::Notice::Twin(_)
-                    ),
+                    !self.origins.is_empty()
+                        || !matches!(notice, Notice::Diverged(_) | Notice::Twin(_)),
                     "{notice:?} without force at {}",
                     self.nodes[n].me
                 );
@@ -623,8 +674,11 @@ impl Sim {
         self.push(after, Due::Frame(to, Box::new(frame)));
     }
 
-    fn apply(&mut self, n: usize, part: &PartName, through: LogIndex) {
+    fn apply(&mut self, n: usize, origin: Origin, part: &PartName, through: LogIndex) {
         let node = &mut self.nodes[n];
+        let unit = node.unit.as_ref().expect("it acts");
+        // What a restart finds of a side that was overruled is shown to nobody.
+        let overruled = unit.hard_state().suspect.contains(part) && unit.origin() == origin;
         let applied = node.applied.get_mut(part).unwrap();
         while *applied < through {
             *applied = applied.next();
@@ -632,7 +686,10 @@ impl Sim {
             let position = live
                 .position(*applied)
                 .expect("only what is there is applied");
-            self.truth.expose(&node.me.name, part, position);
+            if !overruled {
+                let name = &node.me.name;
+                self.truth.expose(name, part, position, origin, live);
+            }
         }
     }
 
@@ -642,6 +699,7 @@ impl Sim {
             return;
         }
         let disk = node.disks.get_mut(part).unwrap();
+        let overwritten = disk.durable.overwritten;
         // One flush covers what waits.
         let count = match self.plan.calm {
             true => usize::MAX,
@@ -650,10 +708,14 @@ impl Sim {
         let Some(through) = disk.sync(count) else {
             return;
         };
+        let overwrites = disk.durable.overwritten > overwritten;
         if *part == store() {
             node.lead_durable = through.0;
         }
         let part = part.clone();
+        if overwrites && !self.origins.is_empty() {
+            self.check_kept();
+        }
         self.tell(n, Event::Written { part, through });
         self.checkpoint(n);
     }

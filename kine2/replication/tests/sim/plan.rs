@@ -37,6 +37,8 @@ pub struct Plan {
     pub ambushes: u64,
     /// The witness comes back as it was before.
     pub rolls: bool,
+    /// How often the operator promotes a node by force, whatever it lacks and whoever lives.
+    pub forces: u64,
     /// No chance at all: a story to be read. Frames and disks take 1 ms.
     pub calm: bool,
     /// The node that shall be primary when both are well.
@@ -63,6 +65,7 @@ impl Plan {
             hasty: false,
             ambushes: 0,
             rolls: false,
+            forces: 0,
             calm: true,
             preferred: None,
             witness: ms(5),
@@ -92,6 +95,7 @@ impl Plan {
             hasty: rng.percent(35),
             rolls: !lone && rng.percent(25),
             ambushes: [5, 30, 80][rng.pick(3)],
+            forces: 0,
             calm: false,
             preferred: None,
             witness: Duration::ZERO,
@@ -106,6 +110,13 @@ impl Plan {
             // Only a witness that both nodes can tell of it notices that it went back.
             plan.loss = 0;
             plan.operator = false;
+        }
+        // Of its own dice, so that the other seeds are what they were.
+        let mut rng = Rng::new(seed.wrapping_mul(53) ^ 0xf0ce);
+        if !lone && !plan.rolls && plan.moves <= 50 && rng.percent(35) {
+            plan.forces = 1 + rng.below(3);
+            plan.disks = false;
+            plan.ambushes = 0;
         }
         plan
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use kine2_replication::{Config, ConfigId, Entry, LogIndex, NodeName, PartName, Position, Replica};
+use kine2_replication::{
+    Config, ConfigId, Entry, LogIndex, NodeName, Origin, PartName, Position, Replica, Term,
+};
 use kine2_sim_kit::{LogView, PartTruth};
 
 use super::disk::Image;
@@ -10,7 +12,12 @@ use super::disk::Image;
 /// What was exposed, and who did it.
 #[derive(Debug, Default)]
 pub struct Truth {
-    parts: BTreeMap<PartName, PartTruth>,
+    /// The exposed histories of each part. The first is the one of nodes that know of no forced
+    /// promotion; it also knows the names and the committers of all.
+    parts: BTreeMap<PartName, Vec<PartTruth>>,
+    /// Which of them counts for who descends from a forced promotion.
+    lines: BTreeMap<(PartName, Origin), usize>,
+    acknowledged: BTreeMap<(PartName, LogIndex, Term), Position>,
     pub counts: Counts,
 }
 
@@ -33,8 +40,16 @@ pub struct Counts {
     pub snapshots: u64,
     pub joint_commits: u64,
     pub crashes: u64,
-    /// Parts of which a loss was accepted.
+    /// Parts in which a node was promoted by force.
     pub forced: u64,
+    /// Those of which it lacked something that was exposed.
+    pub overruled: u64,
+    /// Quarantines.
+    pub quarantines: u64,
+    /// Parts that were given up by the operator.
+    pub rejoins: u64,
+    /// Twins that stopped.
+    pub twins: u64,
 }
 
 impl Counts {
@@ -56,31 +71,102 @@ impl Counts {
         self.joint_commits += other.joint_commits;
         self.crashes += other.crashes;
         self.forced += other.forced;
+        self.overruled += other.overruled;
+        self.quarantines += other.quarantines;
+        self.rejoins += other.rejoins;
+        self.twins += other.twins;
     }
 }
 
 impl Truth {
+    /// What all histories of a part share.
     fn part(&mut self, part: &PartName) -> &mut PartTruth {
-        self.parts.entry(part.clone()).or_default()
+        self.part_of(part, Origin::NONE)
     }
 
-    /// How much of the part is exposed.
-    pub fn exposed(&self, part: &PartName) -> LogIndex {
-        self.parts.get(part).map_or(LogIndex(0), PartTruth::exposed)
+    /// The history that counts for who descends from that origin.
+    fn part_of(&mut self, part: &PartName, origin: Origin) -> &mut PartTruth {
+        let line = self.line(part, origin);
+        let lines = self.parts.entry(part.clone()).or_default();
+        if lines.is_empty() {
+            lines.push(PartTruth::default());
+        }
+        &mut lines[line]
     }
 
-    /// P2.
-    pub fn expose(&mut self, node: &NodeName, part: &PartName, position: Position) {
-        if self.part(part).expose(node, position) {
+    fn known(&self, part: &PartName, origin: Origin) -> Option<&PartTruth> {
+        self.parts.get(part)?.get(self.line(part, origin))
+    }
+
+    fn line(&self, part: &PartName, origin: Origin) -> usize {
+        let line = self.lines.get(&(part.clone(), origin));
+        line.copied().unwrap_or(0)
+    }
+
+    /// How much of the part is exposed, for who descends from that origin.
+    pub fn exposed(&self, part: &PartName, origin: Origin) -> LogIndex {
+        self.known(part, origin)
+            .map_or(LogIndex(0), PartTruth::exposed)
+    }
+
+    /// P2: there is one exposed history; after a forced promotion one for each side.
+    pub fn expose(
+        &mut self,
+        node: &NodeName,
+        part: &PartName,
+        position: Position,
+        origin: Origin,
+        own: &Image,
+    ) {
+        let truth = self.part_of(part, origin);
+        while origin != Origin::NONE && truth.exposed().next() < position.index {
+            // Shown by it before it heard of its promotion.
+            let next = own.holds(truth.exposed().next());
+            truth.expose(node, next.expect("it was applied"));
+        }
+        if truth.expose(node, position) {
             self.counts.exposed += 1;
         }
     }
 
-    /// The operator accepted the loss of what this image lacks.
-    pub fn forced(&mut self, part: &PartName, image: &Image) {
+    /// A promotion was forced in a configuration of `parent`, and nobody gave this part up by it.
+    pub fn goes_on(&mut self, part: &PartName, parent: Origin, origin: Origin) {
+        let line = self.line(part, parent);
+        self.lines.insert((part.clone(), origin), line);
+    }
+
+    /// A promotion was forced, and what the promoted node has of the part counts from then on: as
+    /// much as the others saw of it, and what it shows itself.
+    pub fn forks(
+        &mut self,
+        part: &PartName,
+        parent: Origin,
+        origin: Origin,
+        own: &Image,
+        applied: LogIndex,
+    ) {
+        let seen = self.part_of(part, parent).history();
+        let equal =
+            |(at, position): &(u64, &Position)| own.holds(LogIndex(*at)) == Some(**position);
+        let common = (1..).zip(seen).take_while(equal).count();
+        let lost = common < seen.len();
+        let count = applied.max(LogIndex(common as u64));
         self.counts.forced += 1;
-        let entries = image.entries.iter().map(|entry| entry.position);
-        self.part(part).rebase(image.base.index, entries);
+        self.counts.overruled += u64::from(lost);
+        let lines = self.parts.entry(part.clone()).or_default();
+        lines.push(PartTruth::of(own.first(count)));
+        let line = lines.len() - 1;
+        self.lines.insert((part.clone(), origin), line);
+    }
+
+    /// P10: whatever was acknowledged is kept somewhere.
+    pub fn all_kept(&self, is_kept: impl Fn(&PartName, Position) -> bool) {
+        for ((part, ..), position) in &self.acknowledged {
+            assert!(
+                is_kept(part, *position),
+                "P10: {position:?} of {part} was acknowledged, and is on no disk and in no quarantine"
+            );
+        }
     }
 
     /// P1.
@@ -94,8 +180,10 @@ impl Truth {
         self.counts.reads += 1;
     }
 
-    pub fn acknowledge(&mut self, part: &PartName, position: Position) {
-        self.part(part).acknowledge(position);
+    pub fn acknowledge(&mut self, part: &PartName, position: Position, origin: Origin) {
+        self.part_of(part, origin).acknowledge(position);
+        let name = (part.clone(), position.index, position.term);
+        self.acknowledged.insert(name, position);
         self.counts.acknowledged += 1;
     }
 
@@ -119,7 +207,7 @@ impl Truth {
     ) {
         config.check_shape().expect("P8");
         for (part, set) in &config.in_sync {
-            let Some(truth) = self.parts.get(part) else {
+            let Some(truth) = self.known(part, config.origin) else {
                 continue;
             };
             for replica in set {

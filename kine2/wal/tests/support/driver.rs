@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use bytes::Bytes;
 use kine2_wal::fake::{FakeDisk, Operation};
-use kine2_wal::{Chain, LogIndex, Position, Term, Wal, WalError};
+use kine2_wal::{Chain, LogIndex, Origin, Position, Term, Wal, WalError};
 
 use super::{all_entries, open, payload};
 
@@ -177,6 +177,7 @@ impl Driver {
             _ => Term {
                 epoch: last.term.epoch + 1,
                 run: 0,
+                origin: Origin(u32::try_from(self.dice.below(2)).expect("0 or 1")),
             },
         };
         let bytes = match self.dice.below(5) {
@@ -244,10 +245,7 @@ impl Driver {
         let last = self.model.newest().last();
         let base = Position {
             index: LogIndex(last.index.0 + self.dice.below(100)),
-            term: Term {
-                epoch: last.term.epoch + 1,
-                run: 3,
-            },
+            term: Term::new(last.term.epoch + 1, 3),
             chain: Chain(self.counter),
         };
         let hard_state = (self.dice.below(2) == 0).then(|| Bytes::from(payload(self.counter, 9)));

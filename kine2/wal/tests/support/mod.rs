@@ -28,7 +28,7 @@ pub(crate) fn try_open(disk: &FakeDisk) -> Result<(Wal<FakeDisk>, Recovery), Wal
 }
 
 pub(crate) fn term(epoch: u64) -> Term {
-    Term { epoch, run: 0 }
+    Term::new(epoch, 0)
 }
 
 pub(crate) fn range(range: Range<u64>) -> Range<LogIndex> {

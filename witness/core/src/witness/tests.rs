@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
-use kine2_replication::{Arbiter, Incarnation, LonePolicy, PartName, Policies, Replica};
+use kine2_replication::{
+    Arbiter, Force, ForcedPart, Incarnation, LonePolicy, PartName, Policies, Replica, force_part,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -345,7 +347,7 @@ fn a_register_that_went_backwards_stays_so_over_a_restart() {
 
     let mut new = mirror();
     new.epoch = Epoch::new(1, 9);
-    w.call(20, "a", Ask::Force(Box::new(new)));
+    w.call(20, "a", force(new, None));
     assert!(!w.witness.is_regressed(&key()), "a new generation ends it");
 }
 
@@ -370,7 +372,7 @@ fn a_forced_promotion_takes_its_sets_from_the_register() {
     let asked = kine2_replication::force(&stale, &node("b"), storage, 1, arbiter, 7);
     assert!(asked.has(&files, &node("b")));
     for _ in 0..2 {
-        let told = w.call(10, "b", Ask::Force(Box::new(asked.clone())));
+        let told = w.call(10, "b", force(asked.clone(), None));
         let content = Tell::Register(Box::new(w.stored()));
         assert!(told.contains(&("b".into(), content)), "{told:?}");
         let stored = w.stored();
@@ -380,6 +382,43 @@ fn a_forced_promotion_takes_its_sets_from_the_register() {
         );
         assert!(stored.has(&files, &node("a")) && !stored.has(&files, &node("b")));
         assert!(!stored.has(&stored.lead, &node("a")));
+    }
+}
+
+fn force(config: Config, part: Option<ForcedPart>) -> Ask {
+    Ask::Force(Box::new(Force { config, part }))
+}
+
+/// The other node may have become the primary since the operator looked, or the part may be in sync.
+#[test]
+fn a_part_is_forced_only_in_the_configuration_that_was_seen() {
+    let mut w = Harness::new();
+    let files = PartName::from("files");
+    let storage = Incarnation(5);
+    let part = files.clone();
+    w.cas(0, "a", Form::NewPart { part, storage });
+    w.cas(10, "b", Form::Takeover);
+    let seen = w.stored();
+    let expected = seen.id();
+    let generation = seen.epoch.generation() + 1;
+    let made = force_part(&seen, &files, storage, generation, seen.arbiter.clone(), 9).unwrap();
+    let part = Some(ForcedPart {
+        part: files.clone(),
+        expected,
+    });
+    w.cas(20, "b", Form::Policy(Policies::default()));
+    let told = w.call(30, "b", force(made.clone(), part.clone()));
+    assert!(
+        matches!(&told[..], [(_, Tell::Refused(Refusal::Record(_)))]),
+        "{told:?}"
+    );
+    let expected = w.stored().id();
+    let part = part.map(|part| ForcedPart { expected, ..part });
+    for _ in 0..2 {
+        w.call(40, "b", force(made.clone(), part.clone()));
+        let stored = w.stored();
+        assert!(stored.has(&files, &node("b")) && !stored.has(&files, &node("a")));
+        assert_eq!(stored.uid, made.uid);
     }
 }
 
