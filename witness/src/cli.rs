@@ -7,7 +7,7 @@
 )]
 
 use std::io::{IsTerminal, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kine2_trust::{ADDRESSES_MAX, Code, CodeKind, Fingerprint, OpenCodes};
+use kine2_trust::{ADDRESSES_MAX, Code, CodeKind, Fingerprint, OpenCodes, reachable};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
@@ -182,7 +182,11 @@ fn print_token(given: &Token) -> anyhow::Result<()> {
     let identity = store::identity(dir)?;
     let addresses = match given.address.is_empty() {
         false => given.address.clone(),
-        true => vec![own_address(given.listen.listen)?.to_string()],
+        true => vec![
+            reachable(given.listen.listen)
+                .context("this machine's address is not known: say it with --address")?
+                .to_string(),
+        ],
     };
     check_addresses(&addresses)?;
     let now = SystemTime::now();
@@ -213,19 +217,6 @@ fn check_addresses(addresses: &[String]) -> anyhow::Result<()> {
         ensure!(whole, "--address {address:?}: HOST:PORT is accepted");
     }
     Ok(())
-}
-
-/// The address under which others most likely reach what listens there.
-fn own_address(listen: SocketAddr) -> anyhow::Result<SocketAddr> {
-    if !listen.ip().is_unspecified() {
-        return Ok(listen);
-    }
-    // Connecting a UDP socket sends nothing; it shows the address that would be sent from.
-    let elsewhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let own = socket.connect(elsewhere).and_then(|()| socket.local_addr());
-    let own = own.context("this machine's address is not known: say it with --address")?;
-    Ok(SocketAddr::new(own.ip(), listen.port()))
 }
 
 fn print_status(given: &StatusArgs) -> anyhow::Result<()> {

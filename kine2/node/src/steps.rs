@@ -162,7 +162,11 @@ impl<W> Node<W> {
         let incoming = self.incoming.take().expect("the caller looked");
         self.store = *incoming.store;
         self.watches = WatchHub::new(self.options.watch);
+        let settles = self.saving.is_settling();
         self.saving = new_saving(&self.options, now);
+        if settles {
+            self.saving.settle();
+        }
         self.output.state = None;
         self.output.streams_ended = true;
         self.output.work.push(Work::SwitchState);

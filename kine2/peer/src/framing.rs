@@ -40,6 +40,16 @@ pub fn put(out: &mut BytesMut, message: &impl Message) {
     message.encode_raw(out);
 }
 
+/// Appends a message that is bytes already.
+///
+/// # Panics
+/// If it has 4 GiB or more.
+pub fn put_bytes(out: &mut BytesMut, message: &[u8]) {
+    out.reserve(4 + message.len());
+    out.put_u32_le(u32::try_from(message.len()).expect("messages are bounded"));
+    out.put_slice(message);
+}
+
 /// Takes messages off a stream.
 #[derive(Debug)]
 pub struct MessageReader<R> {

@@ -28,19 +28,6 @@ impl History {
         Self { base, spans }
     }
 
-    /// A log with these spans after `base`.
-    ///
-    /// # Panics
-    /// If terms or ends do not rise.
-    #[must_use]
-    pub fn from_spans(base: Position, spans: impl IntoIterator<Item = Span>) -> Self {
-        let mut history = Self::new(base);
-        for span in spans {
-            history.push(span.end);
-        }
-        history
-    }
-
     /// A log whose terms end at these positions after `base`; `None` if terms or indexes do not
     /// rise.
     #[must_use]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use kine2_backend::StreamError;
 use kine2_mvcc::{Alarm, AlarmKind};
 use kine2_node::{Event, STORE, Work};
 use kine2_replication::{
@@ -178,8 +179,17 @@ fn apply(driver: &Driver, now: Duration, finished: Finished) -> anyhow::Result<(
     let event = match finished {
         Finished::Came(event) => Event::Replica(event),
         Finished::Exported(result) => {
-            let made = result.map_err(|error| anyhow!("write a snapshot of {state}: {error}"))?;
-            driver.log.locate(LogIndex(made.index));
+            match result {
+                Ok(made) => driver.log.locate(LogIndex(made.index)),
+                // A full disk, most likely: this node has all it needs, only the peer has to wait.
+                Err(StreamError::Io(error)) => {
+                    let pair = driver.pair.as_ref().context("a snapshot is for a peer")?;
+                    let draft = pair.draft();
+                    warn!(file = %draft.display(), %error, "no snapshot for the peer; tries again");
+                    driver.state.export_later(draft);
+                }
+                Err(error) => return Err(anyhow!("write a snapshot of {state}: {error}")),
+            }
             return Ok(());
         }
         Finished::Exporting(position) => {

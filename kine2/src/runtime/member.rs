@@ -5,40 +5,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kine2_etcd_api::{
-    Identity, LeaseInfo, Member, MemberStatus, MetricsText, RequestError, StoreHash, WatchStream,
+    Identity, LeaseInfo, Member, MemberStatus, MetricsText, RequestError, StoreHash,
 };
-use kine2_mvcc::{
-    Alarm, Applied, Command, HashJob, RangeAnswer, RangeQuery, ReadError, Revision, WatchMessage,
-    WatchRequest,
-};
+use kine2_mvcc::{Alarm, Applied, Command, HashJob, RangeAnswer, RangeQuery, ReadError, Revision};
 use kine2_node::{Done, Event, Rejected};
-use kine2_peer::wire::{ForwardedAnswer, ForwardedRequest, Lease};
 use kine2_replication::{NodeRef, State};
 use tokio::sync::oneshot;
 
 use super::metrics::RuntimeMetrics;
+use super::node_watch::NodeWatch;
 use super::pair::Pair;
-use super::shared::{OpenStream, Shared, Waiter};
+use super::shared::{Shared, Waiter};
 use super::state_thread::StateHandle;
 
 /// Longest wait for a command (`etcd` section 4: 5 s and two elections).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long a request waits for a primary: longer than a takeover takes.
 const NO_PRIMARY_MAX: Duration = Duration::from_secs(3);
 /// How long it waits for a change before it is tried again.
 const NEXT_TRY: Duration = Duration::from_millis(50);
-/// How long the answer to a write waits until the write is seen here, too.
-const OWN_WRITE_MAX: Duration = Duration::from_millis(500);
-/// Bytes of events a stream takes at once.
-const WATCH_POLL_BYTES: usize = 1 << 20;
 
 /// This node, as a member of a cluster of one or two.
 #[derive(Clone, Debug)]
 pub(super) struct NodeMember {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     state: StateHandle,
     /// The way to the peer; a single node has none.
-    pair: Option<Arc<Pair>>,
+    pub(super) pair: Option<Arc<Pair>>,
     identity: Arc<Identity>,
     quota_bytes: u64,
     metrics: Arc<RuntimeMetrics>,
@@ -113,31 +106,7 @@ impl NodeMember {
         true
     }
 
-    /// The way to the primary, if that is another node.
-    fn primary_elsewhere(&self) -> Option<&Arc<Pair>> {
-        let pair = self.pair.as_ref()?;
-        let node = self.shared.node.lock();
-        let unit = node.unit();
-        (unit.config().primary != *unit.me()).then_some(pair)
-    }
-
-    /// Has a command carried out by the primary, wherever it is.
-    async fn propose_anywhere(&self, command: Command) -> Result<Applied, RequestError> {
-        let Some(pair) = self.primary_elsewhere() else {
-            return self.propose_here(command).await;
-        };
-        match passed_on(pair, ForwardedRequest::Command(command)).await? {
-            ForwardedAnswer::Applied { applied, index } => {
-                // Clients of this node find their own writes here, as at an etcd follower; a node
-                // that is behind does not make them wait for long.
-                self.shared.applied(index, OWN_WRITE_MAX).await;
-                Ok(applied)
-            }
-            other => unreachable!("a command was answered with {other:?}"),
-        }
-    }
-
-    async fn propose_here(&self, command: Command) -> Result<Applied, RequestError> {
+    pub(super) async fn propose_here(&self, command: Command) -> Result<Applied, RequestError> {
         // etcd's limit is that of the log as well: space work takes as long as it takes.
         let waits_for_space = matches!(&command, Command::Compact(compact) if compact.physical);
         let answer = self.submit(|waiter| Event::Submit { command, waiter })?;
@@ -152,35 +121,10 @@ impl NodeMember {
         }
     }
 
-    async fn keep_alive_anywhere(&self, lease: i64) -> Result<(Revision, i64), RequestError> {
-        let Some(pair) = self.primary_elsewhere() else {
-            return self.keep_alive_here(lease).await;
-        };
-        match passed_on(pair, ForwardedRequest::KeepAlive(lease)).await? {
-            ForwardedAnswer::KeptAlive {
-                revision,
-                ttl_seconds,
-            } => Ok((revision, ttl_seconds)),
-            other => unreachable!("a renewal was answered with {other:?}"),
-        }
-    }
-
-    /// Only the primary counts the time (`repl T1`).
-    async fn time_to_live_anywhere(
+    pub(super) async fn keep_alive_here(
         &self,
         lease: i64,
-        keys: bool,
-    ) -> Result<Option<LeaseInfo>, RequestError> {
-        let Some(pair) = self.primary_elsewhere() else {
-            return Ok(self.time_to_live_here(lease, keys));
-        };
-        match passed_on(pair, ForwardedRequest::TimeToLive { lease, keys }).await? {
-            ForwardedAnswer::Lease(lease) => Ok(lease.map(from_forwarded)),
-            other => unreachable!("a lease was asked for, and the answer is {other:?}"),
-        }
-    }
-
-    async fn keep_alive_here(&self, lease: i64) -> Result<(Revision, i64), RequestError> {
+    ) -> Result<(Revision, i64), RequestError> {
         self.check_running()?;
         let revision = {
             let mut node = self.shared.node.lock();
@@ -199,7 +143,7 @@ impl NodeMember {
         }
     }
 
-    fn time_to_live_here(&self, lease: i64, with_keys: bool) -> Option<LeaseInfo> {
+    pub(super) fn time_to_live_here(&self, lease: i64, with_keys: bool) -> Option<LeaseInfo> {
         let node = self.shared.node.lock();
         let (remaining, granted_seconds) = node.time_to_live(self.shared.now(), lease)?;
         Some(LeaseInfo {
@@ -211,45 +155,6 @@ impl NodeMember {
             } else {
                 Vec::new()
             },
-        })
-    }
-
-    /// Carries out what a client of the other node wants of the primary. S2: it is never passed on
-    /// again.
-    pub(super) async fn carry_out(&self, request: ForwardedRequest) -> ForwardedAnswer {
-        if self.primary_elsewhere().is_some() {
-            return ForwardedAnswer::NotPrimary;
-        }
-        let done = match request {
-            ForwardedRequest::Command(command) => {
-                let applied = self.propose_here(command).await;
-                let index = self.shared.node.lock().store().applied().index;
-                applied.map(|applied| ForwardedAnswer::Applied { applied, index })
-            }
-            ForwardedRequest::KeepAlive(lease) => {
-                let kept = self.keep_alive_here(lease).await;
-                kept.map(|(revision, ttl_seconds)| ForwardedAnswer::KeptAlive {
-                    revision,
-                    ttl_seconds,
-                })
-            }
-            ForwardedRequest::TimeToLive { lease, keys } => {
-                let is_active = self.shared.node.lock().is_active();
-                match is_active {
-                    true => Ok(ForwardedAnswer::Lease(
-                        self.time_to_live_here(lease, keys).map(to_forwarded),
-                    )),
-                    false => Err(RequestError::NoLeader),
-                }
-            }
-        };
-        done.unwrap_or_else(|error| match error {
-            RequestError::Refused(refusal) => ForwardedAnswer::Refused(refusal),
-            RequestError::TooManyRequests => ForwardedAnswer::Busy,
-            RequestError::NoLeader => ForwardedAnswer::Unavailable,
-            RequestError::Stopped | RequestError::TimedOut | RequestError::State(_) => {
-                ForwardedAnswer::Unknown
-            }
         })
     }
 
@@ -446,10 +351,7 @@ impl Member for NodeMember {
     }
 
     fn watch(&self) -> NodeWatch {
-        NodeWatch {
-            stream: self.shared.open_stream(),
-            shared: Arc::clone(&self.shared),
-        }
+        NodeWatch::open(Arc::clone(&self.shared))
     }
 }
 
@@ -474,126 +376,15 @@ fn finished(
     })
 }
 
-/// Passes a request on to the primary. What was not tried is [`RequestError::NoLeader`].
-async fn passed_on(
-    pair: &Pair,
-    request: ForwardedRequest,
-) -> Result<ForwardedAnswer, RequestError> {
-    let answer = tokio::time::timeout(REQUEST_TIMEOUT, pair.forward(request)).await;
-    match answer.map_err(|_elapsed| RequestError::TimedOut)? {
-        ForwardedAnswer::NotPrimary | ForwardedAnswer::Unavailable => Err(RequestError::NoLeader),
-        ForwardedAnswer::Unknown => Err(RequestError::TimedOut),
-        ForwardedAnswer::Busy => Err(RequestError::TooManyRequests),
-        ForwardedAnswer::Refused(refusal) => Err(RequestError::Refused(refusal)),
-        answer => Ok(answer),
-    }
-}
-
-fn to_forwarded(lease: LeaseInfo) -> Lease {
-    Lease {
-        revision: lease.revision,
-        remaining_seconds: lease.remaining_seconds,
-        granted_seconds: lease.granted_seconds,
-        keys: lease.keys,
-    }
-}
-
-fn from_forwarded(lease: Lease) -> LeaseInfo {
-    LeaseInfo {
-        revision: lease.revision,
-        remaining_seconds: lease.remaining_seconds,
-        granted_seconds: lease.granted_seconds,
-        keys: lease.keys,
-    }
-}
-
 /// Id of a member as etcd's clients see it.
 pub(super) fn member_id(node: &NodeRef) -> u64 {
     // Incarnations are made of such ids.
     u64::try_from(node.incarnation.0).unwrap_or(u64::MAX)
 }
 
-/// One client's watch stream at the node.
-#[derive(Debug)]
-pub(super) struct NodeWatch {
-    shared: Arc<Shared>,
-    stream: OpenStream,
-}
-
-impl NodeWatch {
-    /// The state it was opened on is gone, or no primary is there.
-    fn has_ended(&self) -> bool {
-        self.shared.streams_ended() != self.stream.ended
-    }
-}
-
-impl WatchStream for NodeWatch {
-    fn create(&mut self, request: WatchRequest) {
-        if self.has_ended() {
-            return;
-        }
-        let now = self.shared.now();
-        self.shared.node.lock().watch(now, self.stream.id, request);
-        self.stream.ready.notify_one();
-        // A progress interval may have come nearer.
-        self.shared.wake();
-    }
-
-    fn cancel(&mut self, id: i64) {
-        if self.has_ended() {
-            return;
-        }
-        self.shared.node.lock().cancel_watch(self.stream.id, id);
-        self.stream.ready.notify_one();
-    }
-
-    fn request_progress(&mut self) {
-        if self.has_ended() {
-            return;
-        }
-        self.shared.node.lock().request_progress(self.stream.id);
-        self.stream.ready.notify_one();
-    }
-
-    async fn next(&mut self) -> Result<Vec<WatchMessage>, RequestError> {
-        loop {
-            if self.shared.is_stopped() {
-                return Err(RequestError::Stopped);
-            }
-            if self.has_ended() {
-                return Err(RequestError::NoLeader);
-            }
-            let polled = self
-                .shared
-                .node
-                .lock()
-                .poll_stream(self.stream.id, WATCH_POLL_BYTES)
-                .map_err(|error| self.shared.read_error(error))?;
-            if !polled.messages.is_empty() {
-                if polled.more {
-                    self.stream.ready.notify_one();
-                }
-                return Ok(polled.messages);
-            }
-            if polled.more {
-                // History without a match: let others in before the next slice.
-                tokio::task::yield_now().await;
-            } else {
-                self.stream.ready.notified().await;
-            }
-        }
-    }
-}
-
-impl Drop for NodeWatch {
-    fn drop(&mut self) {
-        self.shared.close_stream(&self.stream);
-    }
-}
-
 impl Shared {
     /// An error of a read, of which the node may have to tell.
-    fn read_error(&self, error: ReadError) -> RequestError {
+    pub(super) fn read_error(&self, error: ReadError) -> RequestError {
         match error {
             ReadError::Refused(refusal) => RequestError::Refused(refusal),
             ReadError::Backend(error) => {

@@ -2,12 +2,14 @@
 
 pub(crate) mod admin;
 mod driver;
+mod elsewhere;
 mod identity;
 mod log_space;
 mod log_thread;
 mod member;
 pub(crate) mod membership;
 mod metrics;
+mod node_watch;
 mod open;
 mod own_record;
 mod pair;

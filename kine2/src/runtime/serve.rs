@@ -187,7 +187,7 @@ async fn run(
     match (&pair, inbound) {
         (Some(pair), Some(inbound)) => {
             tasks.spawn(Arc::clone(pair).take_in(inbound, member.clone()));
-            tasks.spawn(admin::serve(Admin::new(Arc::clone(pair), config)?));
+            tasks.spawn(admin::serve(Admin::new(Arc::clone(pair), config)));
             tasks.spawn(renew_certificate(Arc::clone(pair)));
         }
         // Nobody else has to be heard first.

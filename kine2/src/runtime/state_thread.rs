@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kine2_backend::StreamError;
 use kine2_mvcc::{Backend, BackendError, BackendStats, LogPosition, StateBatch};
@@ -18,6 +18,9 @@ use super::metrics::RuntimeMetrics;
 use super::open::remove_state;
 use super::quarantine::{ToPutAway, put_away_state};
 use super::shared::{Finished, Shared};
+
+/// Pause before a snapshot that could not be written is tried again.
+const EXPORT_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum Job {
@@ -77,6 +80,15 @@ impl StateThread {
     /// Writes all that is applied to a file.
     pub(super) fn export(&self, file: PathBuf) {
         self.handle.send(Job::Export(file));
+    }
+
+    /// The same, after a while: it did not succeed.
+    pub(super) fn export_later(&self, file: PathBuf) {
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(EXPORT_RETRY).await;
+            handle.send(Job::Export(file));
+        });
     }
 
     /// Goes on with another state, which lies in `dir`.
@@ -158,7 +170,11 @@ fn run(
 /// Writes all that is applied to a file; answers up to which entry that is.
 fn export(backend: &dyn Backend, file: &Path) -> Result<LogPosition, StreamError> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(file)?);
-    kine2_backend::export(backend, &mut out)?;
+    if let Err(error) = kine2_backend::export(backend, &mut out) {
+        // What there is of it would only take room.
+        let _ = std::fs::remove_file(file);
+        return Err(error);
+    }
     Ok(backend.held()?.applied)
 }
 
@@ -169,8 +185,6 @@ fn apply(backend: &dyn Backend, batch: &StateBatch) -> Result<BackendStats, Back
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use kine2_backend::mem::MemBackend;
     use kine2_mvcc::{Store, StoreOptions, WatchOptions};
     use kine2_node::{Node, NodeOptions};

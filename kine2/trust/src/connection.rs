@@ -1,6 +1,7 @@
 //! The handshakes of members and joiners.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use rustls::pki_types::{DnsName, ServerName};
@@ -84,6 +85,22 @@ pub async fn connect(
         Err(_) => Err(Refusal::Connection("the handshake took too long".into())),
     };
     connected.inspect_err(|refusal| trust.refusals().count(refusal.kind()))
+}
+
+/// The address under which others most likely reach what listens there, as a code says it. For a
+/// listener on all addresses it is the one this machine sends from.
+///
+/// # Errors
+/// If this machine has no way to others.
+pub fn reachable(listen: SocketAddr) -> io::Result<SocketAddr> {
+    if !listen.ip().is_unspecified() {
+        return Ok(listen);
+    }
+    // Connecting a UDP socket sends nothing; it shows the address that would be sent from.
+    let elsewhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(elsewhere)?;
+    Ok(SocketAddr::new(socket.local_addr()?.ip(), listen.port()))
 }
 
 /// The name TLS asks for. Servers are known by their certificate's owner, not by where they are, and

@@ -2,8 +2,8 @@
 //! between them and the witness, and the one-time codes by which a new one is let in.
 //!
 //! What is kept on disk, the text of a code and the exchange of a join are written down in
-//! `docs/trust.md`. The join is decided by plain functions on bytes; [`accept`] and [`connect`]
-//! are the only ones that touch a socket.
+//! `docs/trust.md`. The join is decided by plain functions on bytes; [`accept`], [`connect`]
+//! and [`reachable`] are the only ones that touch a socket.
 
 mod authority;
 mod base32;
@@ -22,7 +22,7 @@ mod verify;
 
 pub use authority::{Authority, AuthorityError, PublicKey, anchor, cluster_of_authority};
 pub use code::{ADDRESSES_MAX, Code, CodeError, CodeKind, Secret};
-pub use connection::{Accepted, HANDSHAKE_MAX, accept, connect, nobody};
+pub use connection::{Accepted, HANDSHAKE_MAX, accept, connect, nobody, reachable};
 pub use fingerprint::Fingerprint;
 pub use join::{
     Admission, Asking, JOIN_MESSAGE_BYTES_MAX, JoinError, JoinRefusal, Joined, PAYLOAD_BYTES_MAX,

@@ -72,10 +72,51 @@ impl Pair {
         pair
     }
 
+    /// Starts one over what a node that served by itself holds: `fill` gets its endpoint.
+    ///
+    /// # Panics
+    /// If it does not come to that.
+    pub fn grown(fill: impl FnOnce(&str)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pair = Self {
+            dir,
+            ports: free_ports(),
+            processes: [None, None, None],
+        };
+        let mut single = Command::new(program());
+        single
+            .args(["serve", "--single"])
+            .args(pair.settings(Node::A));
+        pair.processes[Node::A as usize] = Some(pair.spawn(&mut single, "a"));
+        let address = pair.url(Node::A).replace("http://", "");
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "{}", pair.log("a"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        fill(&pair.url(Node::A));
+        pair.signal(Node::A, Signal::TERM);
+        pair.wait_for_end(Node::A);
+        pair.start_witness();
+        pair.init();
+        pair.join(Node::B);
+        pair
+    }
+
     fn init(&mut self) {
         self.kine2(Node::A, &["init"]);
         self.start_node(Node::A);
         self.wait_for(Node::A, "ALONE");
+        let code = self.witness_code();
+        self.kine2(Node::A, &["witness", "add", &code]);
+    }
+
+    /// A code that lets a cluster in at the witness.
+    ///
+    /// # Panics
+    /// If it gives none.
+    #[must_use]
+    pub fn witness_code(&self) -> String {
         let token = Command::new(witness_program())
             .args(["token", "--data-dir"])
             .arg(self.path("witness"))
@@ -84,7 +125,7 @@ impl Pair {
             .unwrap();
         assert!(token.status.success(), "{token:?}");
         let token = String::from_utf8(token.stdout).unwrap();
-        self.kine2(Node::A, &["witness", "add", token.trim()]);
+        token.trim().to_owned()
     }
 
     /// Joins a node with an empty data directory, by a code of the other one, and waits until it

@@ -1,21 +1,16 @@
 //! Carrying out what an operator orders.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
-use bytes::BytesMut;
-use kine2_peer::framing::{MessageReader, put};
-use kine2_proto::kine2::{WitnessEnrol, WitnessHello, WitnessWelcome, witness_hello};
+use anyhow::Context;
+use kine2_proto::kine2::{WitnessEnrol, witness_hello};
 use kine2_replication::{Arbiter, Command, Epoch, LonePolicy, State, Unit, WitnessId};
-use kine2_trust::{Code, CodeKind, joining_client, nobody};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use kine2_trust::{Code, CodeKind, joining_client, reachable};
 
 use super::Admin;
 use super::status::{NodeStatus, is_mirrored};
 use super::wire::{Answer, Order};
+use crate::runtime::pair::greet;
 
 /// How long a change may take.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
@@ -23,7 +18,6 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(5);
 /// How long a witness may take to let the cluster in.
 const ENROL_TIMEOUT: Duration = Duration::from_secs(10);
-const WELCOME_BYTES_MAX: usize = 64 << 10;
 
 impl Admin {
     pub(super) async fn carry_out(&self, order: Order) -> Answer {
@@ -81,9 +75,17 @@ impl Admin {
     fn join_token(&self, minutes: u64) -> anyhow::Result<String> {
         let now = SystemTime::now();
         let trust = self.pair.trust();
+        let addresses = match self.advertised.is_empty() {
+            false => self.advertised.clone(),
+            true => {
+                let own = reachable(self.listens);
+                let own = own.context("this machine's address is not known: set advertise-peer")?;
+                vec![own.to_string()]
+            }
+        };
         let code = Code::new(
             CodeKind::Join,
-            self.addresses.clone(),
+            addresses,
             trust.fingerprint(),
             Duration::from_secs(minutes.saturating_mul(60)),
             now,
@@ -241,30 +243,14 @@ impl Admin {
     }
 
     async fn enrol_at(&self, address: &str, code: &Code) -> anyhow::Result<WitnessId> {
-        let stream = TcpStream::connect(address).await?;
-        let connector = TlsConnector::from(Arc::new(joining_client(code)?));
-        let mut stream = connector.connect(nobody(), stream).await?;
         let trust = self.pair.trust();
         let enrol = WitnessEnrol {
             secret: code.secret.0.to_vec().into(),
             cluster: trust.owner().cluster.0.to_be_bytes().to_vec().into(),
             authority_certificate: trust.authority_certificate().to_vec().into(),
         };
-        let hello = WitnessHello {
-            version: 1,
-            version_min: 1,
-            purpose: Some(witness_hello::Purpose::Enrol(enrol)),
-        };
-        let mut out = BytesMut::new();
-        put(&mut out, &hello);
-        stream.write_all_buf(&mut out).await?;
-        stream.flush().await?;
-        let mut reader = MessageReader::new(stream, WELCOME_BYTES_MAX);
-        let welcome: Option<WitnessWelcome> = reader.next().await?;
-        let welcome = welcome.context("the witness closed the connection at once")?;
-        if !welcome.refused.is_empty() {
-            bail!("the witness refuses: {}", welcome.refused);
-        }
+        let purpose = witness_hello::Purpose::Enrol(enrol);
+        let (_, welcome) = greet(joining_client(code)?, address, purpose).await?;
         let id: [u8; 16] = welcome.witness[..].try_into().context("the witness's id")?;
         Ok(WitnessId(u128::from_be_bytes(id)))
     }

@@ -6,13 +6,15 @@ mod status;
 mod wire;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kine2_peer::framing::MessageReader;
+use bytes::BytesMut;
+use kine2_peer::framing::{MessageReader, put_bytes};
 use kine2_peer::{Purpose, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -28,6 +30,8 @@ pub(crate) use wire::{Answer, For, Order, Request};
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// How long the other node may take to answer.
 const PEER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a node may take, the other one included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,33 +44,37 @@ pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(super) struct Admin {
     pair: Arc<Pair>,
-    /// Where the other node finds this one, as join codes say it.
-    addresses: Vec<String>,
+    /// Where the other node finds this one, if the configuration says it.
+    advertised: Vec<String>,
+    listens: SocketAddr,
     socket: PathBuf,
 }
 
 impl Admin {
-    /// # Errors
-    /// If it cannot be told where this node is reached.
-    pub(super) fn new(pair: Arc<Pair>, config: &ServeConfig) -> anyhow::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
+    pub(super) fn new(pair: Arc<Pair>, config: &ServeConfig) -> Arc<Self> {
+        Arc::new(Self {
             pair,
-            addresses: match config.advertise_peer.is_empty() {
-                false => config.advertise_peer.clone(),
-                true => vec![reachable(config.listen_peer)?],
-            },
+            advertised: config.advertise_peer.clone(),
+            listens: config.listen_peer,
             socket: socket_path(&config.data_dir),
-        }))
+        })
     }
 
     /// Carries a request out, here, there or on both.
     async fn answer(&self, request: Request) -> Vec<Answer> {
-        let me = self.pair.name();
         let mut answers = Vec::new();
         let (here, there) = match &request.node {
             For::This => (true, false),
             For::All => (true, true),
-            For::Named(name) => (*name == me, *name != me),
+            For::Named(name) => {
+                let (me, peer) = self.names();
+                if *name != me && peer.as_ref().is_some_and(|peer| peer != name) {
+                    let peer = peer.unwrap_or_default();
+                    let why = format!("there is no node {name}: the nodes are {me} and {peer}");
+                    return vec![Answer::failed(why)];
+                }
+                (*name == me, *name != me)
+            }
         };
         if here {
             answers.push(self.carry_out(request.order.clone()).await);
@@ -75,6 +83,15 @@ impl Admin {
             answers.push(self.ask_peer(request.order).await);
         }
         answers
+    }
+
+    /// This node, and the other one if the configuration has it.
+    fn names(&self) -> (String, Option<String>) {
+        let node = self.pair.node();
+        let unit = node.unit();
+        let peer = unit.config().other(unit.me());
+        let peer = peer.map(|peer| peer.name.to_string());
+        (unit.me().name.to_string(), peer)
     }
 
     async fn ask_peer(&self, order: Order) -> Answer {
@@ -180,7 +197,7 @@ pub(crate) fn ask(data_dir: &Path, request: &Request) -> anyhow::Result<Vec<Answ
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(async {
+    let asking = async {
         let stream = UnixStream::connect(&path).await.with_context(|| {
             format!(
                 "no node answers at {}: is `kine2 serve` running?",
@@ -191,6 +208,10 @@ pub(crate) fn ask(data_dir: &Path, request: &Request) -> anyhow::Result<Vec<Answ
         write(reader.stream_mut(), request).await?;
         let answers = read(&mut reader).await?;
         answers.context("the node closed the connection")
+    };
+    runtime.block_on(async {
+        let answers = tokio::time::timeout(ANSWER_TIMEOUT, asking).await;
+        answers.with_context(|| format!("the node did not answer within {ANSWER_TIMEOUT:?}"))?
     })
 }
 
@@ -198,10 +219,9 @@ async fn write(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &impl serde::Serialize,
 ) -> anyhow::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
-    let length = u32::try_from(bytes.len()).context("messages are short")?;
-    stream.write_all(&length.to_le_bytes()).await?;
-    stream.write_all(&bytes).await?;
+    let mut out = BytesMut::new();
+    put_bytes(&mut out, &serde_json::to_vec(message)?);
+    stream.write_all_buf(&mut out).await?;
     Ok(stream.flush().await?)
 }
 
@@ -211,21 +231,5 @@ async fn read<M: serde::de::DeserializeOwned>(
     Ok(match reader.next_bytes().await? {
         Some(bytes) => Some(serde_json::from_slice(&bytes)?),
         None => None,
-    })
-}
-
-/// Where others reach a listener; for one on all addresses that of the way to the world.
-fn reachable(listen: std::net::SocketAddr) -> anyhow::Result<String> {
-    if !listen.ip().is_unspecified() {
-        return Ok(listen.to_string());
-    }
-    // Nothing is sent: the kernel tells which address it would send from.
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").context("look for an own address")?;
-    let own = socket
-        .connect("192.0.2.1:9")
-        .and_then(|()| socket.local_addr());
-    Ok(match own {
-        Ok(own) => format!("{}:{}", own.ip(), listen.port()),
-        Err(_) => format!("127.0.0.1:{}", listen.port()),
     })
 }

@@ -9,7 +9,7 @@ use kine2_peer::wire::{ForwardedAnswer, ForwardedRequest, answer_from_wire, requ
 use kine2_peer::{PeerNet, Purpose, Stream};
 use parking_lot::Mutex;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::debug;
 
 /// Requests under way at most.
@@ -22,6 +22,8 @@ const WRITE_BYTES: usize = 256 << 10;
 pub(super) struct Forwarder {
     net: Arc<PeerNet>,
     line: Mutex<Option<mpsc::Sender<Asked>>>,
+    /// Requests that may still be passed on, written or not.
+    room: Semaphore,
 }
 
 /// A request, and who waits.
@@ -36,11 +38,15 @@ impl Forwarder {
         Self {
             net,
             line: Mutex::new(None),
+            room: Semaphore::new(REQUESTS_MAX),
         }
     }
 
     /// Passes a request on, once.
     pub(super) async fn ask(&self, request: ForwardedRequest) -> ForwardedAnswer {
+        let Ok(_room) = self.room.try_acquire() else {
+            return ForwardedAnswer::Busy;
+        };
         let (waiter, answer) = oneshot::channel();
         let asked = Asked { request, waiter };
         let sent = self.line().try_send(asked);

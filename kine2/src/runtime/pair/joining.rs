@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kine2_peer::Stream;
-use kine2_peer::framing::MessageReader;
+use kine2_peer::framing::{MessageReader, put_bytes};
 use kine2_proto::kine2::{JoinAnswer, JoinRequest};
 use kine2_replication::{Config, MEMBERS_MAX, NodeRef};
 use kine2_trust::{JoinRefusal, admit};
@@ -39,9 +39,9 @@ impl Pair {
                 (refusal.answer(), Err(refusal))
             }
         };
-        let length = u32::try_from(answer.len()).context("answers are short")?;
-        stream.write_all(&length.to_le_bytes()).await?;
-        stream.write_all(&answer).await?;
+        let mut out = BytesMut::new();
+        put_bytes(&mut out, &answer);
+        stream.write_all_buf(&mut out).await?;
         stream.shutdown().await?;
         Ok(outcome?)
     }

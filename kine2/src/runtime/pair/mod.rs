@@ -33,6 +33,7 @@ use super::shared::{Finished, Shared, Waiter};
 use forward::Forwarder;
 use transfer::Transfers;
 use witnesses::Witnesses;
+pub(super) use witnesses::greet;
 
 /// The connections of a node of a pair, and what travels on them.
 #[derive(Debug)]
@@ -184,11 +185,6 @@ impl Pair {
     /// The node, to look at.
     pub(super) fn node(&self) -> MutexGuard<'_, Node<Waiter>> {
         self.shared.node.lock()
-    }
-
-    /// Name of this node.
-    pub(super) fn name(&self) -> String {
-        self.trust.owner().node.name.to_string()
     }
 
     /// Gives the unit a command of the operator.

@@ -16,6 +16,7 @@ use kine2_proto::kine2::{
 use kine2_replication::{Arbiter, Event as ReplicaEvent, WitnessCall, WitnessId, WitnessLife};
 use kine2_trust::{Trust, nobody};
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -222,7 +223,8 @@ impl Line {
 
     async fn connect(&self) -> anyhow::Result<(MessageReader<TlsStream<TcpStream>>, WitnessLife)> {
         let purpose = witness_hello::Purpose::Session(Nothing {});
-        let (reader, welcome) = greet(&self.trust, self.id, &self.address, purpose).await?;
+        let config = self.trust.witness_client_config(self.id)?;
+        let (reader, welcome) = greet(config, &self.address, purpose).await?;
         Ok((reader, WitnessLife(welcome.life)))
     }
 
@@ -296,10 +298,12 @@ fn put_up(out: &mut BytesMut, message: witness_up::Message) {
     put(out, &WitnessUp { message });
 }
 
-/// Connects to a witness by its id, and says what for.
-async fn greet(
-    trust: &Trust,
-    id: WitnessId,
+/// Connects to a witness, which `config` knows by its certificate, and says what for.
+///
+/// # Errors
+/// If it is not reached, is another one, or refuses.
+pub(in crate::runtime) async fn greet(
+    config: ClientConfig,
     address: &str,
     purpose: witness_hello::Purpose,
 ) -> anyhow::Result<(MessageReader<TlsStream<TcpStream>>, WitnessWelcome)> {
@@ -307,7 +311,7 @@ async fn greet(
         .await
         .with_context(|| format!("connect to {address}"))?;
     stream.set_nodelay(true)?;
-    let connector = TlsConnector::from(Arc::new(trust.witness_client_config(id)?));
+    let connector = TlsConnector::from(Arc::new(config));
     let mut stream = connector.connect(nobody(), stream).await?;
     let mut out = BytesMut::new();
     let hello = WitnessHello {
