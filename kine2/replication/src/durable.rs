@@ -405,7 +405,8 @@ mod tests {
             durable in durable(), at in any::<prop::sample::Index>(), flip in 1..=255u8,
         ) {
             let mut bytes = durable.encode().to_vec();
-            let at = at.index(bytes.len());
+            // The first is the version: under an older one the same record may mean the same.
+            let at = 1 + at.index(bytes.len() - 1);
             bytes[at] ^= flip;
             prop_assert_ne!(Durable::decode(&bytes), Ok(durable));
         }

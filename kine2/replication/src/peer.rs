@@ -29,7 +29,8 @@ pub(crate) struct Peer {
     pub(crate) echo: u64,
     /// Numbers and times of the frames sent that were not echoed.
     sent: VecDeque<(u64, Duration)>,
-    pub(crate) last_sent: Duration,
+    /// When the last heartbeat was sent on the link as it is.
+    pub(crate) beat_sent: Option<Duration>,
     /// When it last said that it leaves; it says so again until it is out.
     pub(crate) left: Option<Duration>,
     /// When the witness last probed, which means that the peer suspects this node.
@@ -49,7 +50,7 @@ impl Peer {
             echoed: 0,
             echo: 0,
             sent: VecDeque::new(),
-            last_sent: Duration::ZERO,
+            beat_sent: None,
             left: None,
             suspects_us: None,
         }
@@ -73,7 +74,6 @@ impl Peer {
     }
 
     pub(crate) fn on_sent(&mut self, number: u64, now: Duration) {
-        self.last_sent = now;
         if self.sent.len() == SENT_TIMES_MAX {
             self.sent.pop_front();
         }

@@ -63,10 +63,12 @@ impl Unit {
             && oldest.is_some_and(|(_, at)| self.now > *at + after)
     }
 
+    /// Heartbeats keep their pace whatever else is sent: only they say that the primary is active,
+    /// and go over every link.
     pub(crate) fn drive_heartbeat(&mut self) {
         let commit_due = self.commit_due.is_some_and(|due| self.now >= due);
-        let idle = self.now >= self.peer.last_sent + self.timers.heartbeat;
-        if commit_due || idle {
+        let due = |at| self.now >= at + self.timers.heartbeat;
+        if commit_due || self.peer.beat_sent.is_none_or(due) {
             self.send_heartbeat();
             self.say_what_is_lost();
             self.propose_again();
@@ -105,6 +107,7 @@ impl Unit {
         for (name, part) in self.parts.iter().filter(|(_, part)| part.active) {
             commits.insert(name.clone(), part.commit);
         }
+        self.peer.beat_sent = Some(self.now);
         self.send(Body::Heartbeat(Heartbeat { active, commits }));
     }
 }

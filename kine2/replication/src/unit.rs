@@ -306,6 +306,7 @@ impl Unit {
             part.receiving = None;
         }
         self.hello_sent = None;
+        self.peer.beat_sent = None;
         self.reads.on_link();
     }
 

@@ -648,3 +648,36 @@ fn a_failed_disk_is_not_handed_over_to_who_has_not_answered_since_a_standstill()
         assert_eq!(forms_asked_for(&steps), expected);
     }
 }
+
+/// `repl section 8`: a primary that only confirms reads, many in each moment, says all the same that
+/// it is active. It was silent about that, and was replaced.
+#[test]
+fn heartbeats_keep_their_pace_under_reads() {
+    let mut a = A::new(mirrored());
+    a.hears_both();
+    let steps = a.tell(Event::Link(Link::Up));
+    a.echo = number_of_hello(&steps).expect("it says Hello");
+    let summary = PartSummary {
+        storage: Incarnation(20),
+        data: DataState::Complete,
+        history: History::new(Position::START),
+        commit: LogIndex(0),
+    };
+    a.frame(Body::HelloAck(BTreeMap::from([(store(), summary)])));
+    let mut beats = 0;
+    let until = a.now + Duration::from_secs(1);
+    while a.now < until {
+        let request = RequestId(a.frames);
+        let part = store();
+        let mut steps = a.tell(Event::Read { part, request });
+        a.echo = steps
+            .iter()
+            .find_map(number_of_confirm)
+            .expect("the read is confirmed");
+        steps.extend(a.frame(Body::ReadConfirmAck));
+        let active =
+            |step: &&Step| matches!(sent(step), Some(Body::Heartbeat(beat)) if beat.active);
+        beats += steps.iter().filter(active).count();
+    }
+    assert!((9..=11).contains(&beats), "{beats} heartbeats in a second");
+}

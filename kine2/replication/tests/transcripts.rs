@@ -245,6 +245,9 @@ fn transcripts() -> Vec<PathBuf> {
     paths
 }
 
+/// Between two signs of life.
+const BEAT_MS: u64 = 100;
+
 #[test]
 fn each_row_of_the_failure_table_plays_as_written() {
     let update = std::env::var_os("UPDATE").is_some();
@@ -253,7 +256,8 @@ fn each_row_of_the_failure_table_plays_as_written() {
         let written = fs::read_to_string(&path).unwrap();
         let (played, promises) = play(&written, AS_WRITTEN);
         for promise in promises {
-            let held = promise.took <= promise.near;
+            // The promise is of the median; what this one play meets depends on the moment.
+            let held = promise.took <= promise.near + BEAT_MS;
             assert!(held, "{}: {promise:?}", path.display());
         }
         if played == written {
@@ -273,7 +277,7 @@ fn each_row_of_the_failure_table_plays_as_written() {
 fn medians(text: &str, witness: Duration) -> Vec<(Promise, u64)> {
     let phases = (0..PLAYS).map(|n| Pace {
         witness,
-        phase: Duration::from_micros(n * 100_000 / PLAYS),
+        phase: Duration::from_micros(n * BEAT_MS * 1_000 / PLAYS),
     });
     let plays: Vec<_> = phases.map(|pace| play(text, pace).1).collect();
     let first = plays[0].iter().cloned().enumerate();
