@@ -26,7 +26,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) address: &'a str,
-    pub(crate) pid: u32,
+    /// Of all its processes.
+    pub(crate) pids: &'a [u32],
     pub(crate) store: Store,
 }
 
@@ -45,10 +46,10 @@ pub(crate) fn measure(
         .build()?;
     let Target {
         address,
-        pid,
+        pids,
         store,
     } = target;
-    reset_peak(pid)?;
+    reset_peak(pids)?;
     let disk_before = disk.written()?;
     let (work, before, counted) = LocalSet::new().block_on(&runtime, async {
         let connections = Connection::open_many(address, cell.clients.min(connections)).await?;
@@ -58,13 +59,13 @@ pub(crate) fn measure(
             clients: cell.clients,
             stopping: cell::Cell::new(false),
         });
-        let (before, counted) = run(&work, cell, &connections, window, pid).await?;
+        let (before, counted) = run(&work, cell, &connections, window, pids).await?;
         anyhow::Ok((work, before, counted))
     })?;
-    let load_ended = Usage::of(pid)?;
-    let quiet = Usage::when_quiet(pid)?;
+    let load_ended = Usage::of(pids)?;
+    let quiet = Usage::when_quiet(pids)?;
     let used = quiet.since(&before);
-    let memory = Memory::of(pid)?;
+    let memory = Memory::of(pids)?;
     let written = disk
         .written()?
         .zip(disk_before)
@@ -81,7 +82,7 @@ async fn run(
     cell: Cell,
     connections: &[Connection],
     window: Duration,
-    pid: u32,
+    pids: &[u32],
 ) -> anyhow::Result<(Usage, Counted)> {
     let connection = |number: usize| &connections[number % connections.len()];
     let (mut clients, mut watching) = (JoinSet::new(), JoinSet::new());
@@ -96,20 +97,20 @@ async fn run(
                 Rc::clone(&deliveries),
             ));
         }
-        before = Usage::of(pid)?;
+        before = Usage::of(pids)?;
         for number in 0..watchers::WRITERS {
             let (work, deliveries) = (Rc::clone(work), Rc::clone(&deliveries));
             let connection = connection(number).clone();
             clients.spawn_local(watchers::write(connection, number, work, deliveries));
         }
     } else {
-        before = Usage::of(pid)?;
+        before = Usage::of(pids)?;
         for number in 0..cell.clients {
             clients.spawn_local(Client::new(work, connection(number), number).run(cell.load));
         }
     }
     tokio::time::sleep(WARM_UP).await;
-    let counted = work.meter.count(window, pid).await?;
+    let counted = work.meter.count(window, pids).await?;
     work.stopping.set(true);
     let drained = async { while clients.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {

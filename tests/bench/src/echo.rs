@@ -98,7 +98,7 @@ impl Echo {
             Method::Range => send.send_data(self.range(&message), false)?,
             Method::Txn => send.send_data(self.txn(&message), false)?,
             Method::LeaseGrant => send.send_data(number(2, 7), false)?,
-            Method::LeaseRevoke => send.send_data(number(1, 0), false)?,
+            Method::LeaseRevoke | Method::Status => send.send_data(number(1, 0), false)?,
         }
         let mut trailers = HeaderMap::with_capacity(1);
         trailers.insert("grpc-status", HeaderValue::from_static("0"));

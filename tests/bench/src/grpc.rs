@@ -102,7 +102,8 @@ fn template(address: &str, method: Method) -> Request<()> {
         | Method::Txn
         | Method::LeaseGrant
         | Method::LeaseKeepAlive
-        | Method::LeaseRevoke => builder,
+        | Method::LeaseRevoke
+        | Method::Status => builder,
     };
     builder.body(()).expect("address and path make a URI")
 }

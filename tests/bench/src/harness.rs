@@ -1,8 +1,8 @@
 //! Rounds: all servers are up, each with its own directory, and take turns cell by cell. Those
 //! whose turn it is not are held, so that they do not disturb.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, iter};
 
 use anyhow::{Context, ensure};
 
@@ -81,7 +81,7 @@ fn run_round(
         let dir = fresh(dir, program.kind)?;
         let server = Server::start(program, &dir)?;
         let store = restart::preload(&server, keys, plan.connections)?;
-        Usage::when_quiet(server.pid)?;
+        Usage::when_quiet(&server.pids)?;
         server.hold()?;
         players.push(Player {
             kind: program.kind,
@@ -97,30 +97,35 @@ fn run_round(
             let Some(up) = player.up.take_if(|_| plays) else {
                 continue;
             };
-            let latency = disk.latency()?;
-            let taken = take_turn(plan, up, &disk, cell);
-            let cell_figures = match taken {
-                Ok((cell_figures, up)) => {
-                    player.up = Some(up);
-                    cell_figures
-                }
-                Err(error) => CellFigures {
-                    errors: 1,
-                    first_error: Some(format!("{error:#}")),
-                    ..CellFigures::default()
-                },
-            };
-            let server = player.kind;
-            let measured = Measured {
-                round,
-                keys,
-                server,
-                cell,
-                disk: latency,
-                figures: cell_figures,
-            };
-            report::print_progress(&measured);
-            figures.cells.push(measured);
+            player.up = Some(up);
+            for place in iter::once(player.kind).chain(player.kind.elsewhere()) {
+                let Some(up) = player.up.take() else {
+                    break;
+                };
+                let latency = disk.latency()?;
+                let taken = take_turn(plan, place, up, &disk, cell);
+                let cell_figures = match taken {
+                    Ok((cell_figures, up)) => {
+                        player.up = Some(up);
+                        cell_figures
+                    }
+                    Err(error) => CellFigures {
+                        errors: 1,
+                        first_error: Some(format!("{error:#}")),
+                        ..CellFigures::default()
+                    },
+                };
+                let measured = Measured {
+                    round,
+                    keys,
+                    server: place,
+                    cell,
+                    disk: latency,
+                    figures: cell_figures,
+                };
+                report::print_progress(&measured);
+                figures.cells.push(measured);
+            }
         }
     }
     for player in players {
@@ -132,14 +137,16 @@ fn run_round(
 
 fn take_turn(
     plan: &Plan,
+    place: Kind,
     (server, store): (Server, Store),
     disk: &Disk,
     cell: Cell,
 ) -> anyhow::Result<(CellFigures, (Server, Store))> {
     server.release()?;
+    let address = server.address_of(place)?;
     let target = Target {
-        address: &server.address,
-        pid: server.pid,
+        address: &address,
+        pids: &server.pids,
         store,
     };
     let (figures, store) = cell::measure(target, disk, cell, plan.connections, plan.window)?;
@@ -154,7 +161,9 @@ fn run_restarts(
     round: usize,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    for program in in_turn(programs, round).filter(|program| program.kind != Kind::Echo) {
+    let single =
+        |program: &&Program| !matches!(program.kind, Kind::Echo | Kind::Pair | Kind::EtcdThree);
+    for program in in_turn(programs, round).filter(single) {
         let dir = fresh(&options.dir, program.kind)?;
         let restarts =
             restart::measure(program, &dir, round, options.restart_keys, plan.connections)?;

@@ -6,7 +6,9 @@
     reason = "a command line program"
 )]
 
+mod aims;
 mod cell;
+mod clusters;
 mod disk;
 mod echo;
 mod figures;
@@ -22,6 +24,8 @@ mod report;
 mod requests;
 mod restart;
 mod servers;
+mod tonic_stream;
+mod transport;
 mod watchers;
 
 use std::process::ExitCode;
@@ -35,6 +39,9 @@ fn main() -> ExitCode {
     let result = match (&options.report, options.echo) {
         (Some(file), _) => report::print_file(file),
         (None, Some(address)) => echo::serve(address),
+        (None, None) if options.transport => options
+            .plan()
+            .and_then(|plan| transport::run(plan.rounds, plan.window)),
         (None, None) => harness::run(&options),
     };
     match result {

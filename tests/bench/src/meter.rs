@@ -61,8 +61,8 @@ impl Meter {
     }
 
     /// Counts closely for `window`.
-    pub(crate) async fn count(&self, window: Duration, pid: u32) -> anyhow::Result<Counted> {
-        let server = Usage::of(pid)?;
+    pub(crate) async fn count(&self, window: Duration, pids: &[u32]) -> anyhow::Result<Counted> {
+        let server = Usage::of(pids)?;
         let client = process::own_cpu();
         let begun = std::time::Instant::now();
         self.counting.set(true);
@@ -70,7 +70,7 @@ impl Meter {
         self.counting.set(false);
         let took = begun.elapsed();
         let client = process::own_cpu() - client;
-        let server = Usage::of(pid)?.since(&server);
+        let server = Usage::of(pids)?.since(&server);
         let mut latencies_us = self.latencies_us.take();
         latencies_us.sort_unstable();
         Ok(Counted {

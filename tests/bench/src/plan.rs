@@ -65,8 +65,9 @@ pub(crate) struct Options {
     /// and verdict for those that kine2's aims are about; all if none.
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
-    /// Servers: kine2, etcd, kine, and echo, which answers without doing anything: the ceiling of
-    /// the load generator.
+    /// Servers: kine2, etcd, kine; echo, which answers without doing anything: the ceiling of the
+    /// load generator; clusters: pair (of kine2, with its witness) and etcd-three, each asked at the
+    /// member that orders writes and at another one.
     #[arg(long, default_value = "kine2,etcd,kine", value_delimiter = ',')]
     pub(crate) servers: Vec<Kind>,
     /// Keys of 1 KB that are there before; several sizes are measured one after the other.
@@ -93,6 +94,10 @@ pub(crate) struct Options {
     /// Prints the tables of such a file, in Markdown, and measures nothing.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
+    /// Measures how messages go between nodes instead: with their length on a stream, as they do,
+    /// beside a stream of tonic.
+    #[arg(long)]
+    pub(crate) transport: bool,
     /// Serves the echo.
     #[arg(long, hide = true)]
     pub(crate) echo: Option<SocketAddr>,
@@ -246,9 +251,13 @@ impl FromStr for Kind {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> anyhow::Result<Self> {
+        let asked = Self::ALL.into_iter().filter_map(Self::elsewhere);
+        let asked: Vec<Self> = asked.collect();
         match Self::ALL.into_iter().find(|kind| kind.name() == name) {
-            Some(kind) => Ok(kind),
-            None => bail!("there is no server {name}: choose of kine2, etcd, kine, echo"),
+            Some(kind) if !asked.contains(&kind) => Ok(kind),
+            _ => bail!(
+                "there is no server {name}: choose of kine2, etcd, kine, echo, pair, etcd-three"
+            ),
         }
     }
 }

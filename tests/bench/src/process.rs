@@ -10,15 +10,15 @@ use rustix::time::{ClockId, clock_gettime};
 /// Ticks of `/proc/PID/stat` in a second: fixed by the kernel's interface to programs.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// A process that uses less than [`QUIET_CPU`] in this time has done what was asked of it.
+/// Processes that use less than [`QUIET_CPU`] each in this time have done what was asked of them.
 const QUIET_STEP: Duration = Duration::from_millis(200);
 /// One tick is what idling costs.
 const QUIET_CPU: Duration = Duration::from_millis(20);
 /// Waited at most for that.
 const QUIET_MAX: Duration = Duration::from_secs(5);
 
-/// What a process has used since it began, all its threads together.
-#[derive(Clone, Copy, Debug)]
+/// What processes have used since they began, all their threads together.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// In user and in system mode, in steps of 10 ms.
     pub(crate) cpu: Duration,
@@ -27,7 +27,17 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn of(pids: &[u32]) -> anyhow::Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let one = Self::of_one(*pid)?;
+            sum.cpu += one.cpu;
+            sum.written_bytes += one.written_bytes;
+        }
+        Ok(sum)
+    }
+
+    fn of_one(pid: u32) -> anyhow::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
             .with_context(|| format!("process {pid} is gone"))?;
         // The name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.
@@ -51,13 +61,14 @@ impl Usage {
         })
     }
 
-    /// Waits until the process has nothing more to do, and what it has used then.
-    pub(crate) fn when_quiet(pid: u32) -> anyhow::Result<Self> {
-        let mut usage = Self::of(pid)?;
+    /// Waits until the processes have nothing more to do, and what they have used then.
+    pub(crate) fn when_quiet(pids: &[u32]) -> anyhow::Result<Self> {
+        let idling = QUIET_CPU * u32::try_from(pids.len())?;
+        let mut usage = Self::of(pids)?;
         for _ in 0..QUIET_MAX.as_millis() / QUIET_STEP.as_millis() {
             pause(QUIET_STEP);
-            let now = Self::of(pid)?;
-            let quiet = now.since(&usage).cpu < QUIET_CPU;
+            let now = Self::of(pids)?;
+            let quiet = now.since(&usage).cpu < idling;
             usage = now;
             if quiet {
                 break;
@@ -79,8 +90,8 @@ pub(crate) fn own_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it is not negative")
 }
 
-/// Resident memory in bytes.
-#[derive(Clone, Copy, Debug)]
+/// Resident memory of processes together, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) now: u64,
     /// Most since [`reset_peak`].
@@ -88,7 +99,17 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn of(pids: &[u32]) -> anyhow::Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let one = Self::of_one(*pid)?;
+            sum.now += one.now;
+            sum.peak += one.peak;
+        }
+        Ok(sum)
+    }
+
+    fn of_one(pid: u32) -> anyhow::Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))
             .with_context(|| format!("process {pid} is gone"))?;
         let bytes = |name: &str| {
@@ -107,8 +128,12 @@ impl Memory {
 }
 
 /// Starts the peak of resident memory anew.
-pub(crate) fn reset_peak(pid: u32) -> anyhow::Result<()> {
-    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("reset the peak of resident memory")
+pub(crate) fn reset_peak(pids: &[u32]) -> anyhow::Result<()> {
+    for pid in pids {
+        fs::write(format!("/proc/{pid}/clear_refs"), "5")
+            .context("reset the peak of resident memory")?;
+    }
+    Ok(())
 }
 
 /// Keeps this thread, and what it starts from now on, on one core.

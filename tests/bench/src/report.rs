@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::aims::{aim, update_p50_aim};
 use crate::figures::{CellFigures, Figures, Measured, RestartFigures};
 use crate::plan::{Cell, Load};
 use crate::servers::Kind;
@@ -15,34 +16,6 @@ const CLIENT_LIMIT: f64 = 0.9;
 /// Clients from which on operations per second are judged.
 const JUDGED_CLIENTS: usize = 16;
 
-/// What kine2 aims at with a load, as ratios to etcd.
-struct Aim {
-    /// Processor time per operation, at most.
-    cpu: f64,
-    /// What would be very good.
-    cpu_stretch: f64,
-    /// Operations per second with 16 clients or more, at least.
-    rate: f64,
-}
-
-const fn aim(load: Load) -> Option<Aim> {
-    let (cpu, cpu_stretch, rate) = match load {
-        Load::Update => (0.45, 0.30, 1.6),
-        Load::Create => (0.42, 0.27, 1.6),
-        Load::Get => (0.35, 0.22, 1.8),
-        Load::List => (0.32, 0.20, 2.0),
-        Load::Mixed => (0.38, 0.25, 1.8),
-        Load::Watch => (0.35, 0.22, 1.8),
-        Load::Lease => return None,
-    };
-    Some(Aim {
-        cpu,
-        cpu_stretch,
-        rate,
-    })
-}
-
-const UPDATE_P50_AIM: f64 = 0.65;
 const UPDATE_WRITTEN_BYTES_AIM: f64 = 3_400.0;
 const RESTART_RSS_MB_AIM: f64 = 100.0;
 const RESTART_MS_AIM: f64 = 500.0;
@@ -64,7 +37,7 @@ pub(crate) fn print_progress(measured: &Measured) {
         ..
     } = measured;
     eprintln!(
-        "round {round} {keys} {cell:12} {:5} {:9.0} op/s  p50 {:8.3} p99 {:8.3} ms  \
+        "round {round} {keys} {cell:12} {:19} {:9.0} op/s  p50 {:8.3} p99 {:8.3} ms  \
          server {:7.1} us/op ({:3.0} %)  client {:6.1} us/op ({:3.0} %)  {:5.1} KB/op  rss {:4.0} MB{}",
         server.name(),
         figures.ops_per_second,
@@ -115,7 +88,11 @@ pub(crate) fn print(figures: &Figures) {
         let series = Series::new(figures, keys);
         series.print_rounds();
         series.print_cells();
-        series.print_ratios();
+        for kind in Kind::ALL {
+            if let Some(rival) = kind.rival() {
+                series.print_ratios(kind, rival);
+            }
+        }
     }
     print_restarts(figures);
 }
@@ -212,7 +189,7 @@ impl<'a> Series<'a> {
     fn print_cells(&self) {
         println!(
             "\n| load | server | ops/s | min–max | p50 ms | p99 ms | errors | server CPU ms per 10k ops \
-             | of etcd | server busy | KB written per op | by the server | flushes per op | RSS MB | peak | client µs per op | client busy |"
+             | of the rival's | server busy | KB written per op | by the server | flushes per op | RSS MB | peak | client µs per op | client busy |"
         );
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         for cell in self
@@ -243,6 +220,7 @@ impl<'a> Series<'a> {
                 .map(|figures| figures.ops_per_second)
         };
         let client_busy = of(|figures| figures.client_busy);
+        let rival = kind.rival().unwrap_or(Kind::Etcd);
         println!(
             "| {cell} | {} | {} | {}–{} | {} | {} | {} | {} | {} | {:.0} % | {} | {} | {} | {:.0} | {:.0} | {:.1} | {:.0} %{} |",
             kind.name(),
@@ -253,7 +231,7 @@ impl<'a> Series<'a> {
             digits(self.rate(kind, cell, |figures| figures.p99_ms)),
             errors,
             digits(of(|figures| figures.server_cpu_us_per_op) * 10.0),
-            ratio(self.cpu(kind, cell) / self.cpu(Kind::Etcd, cell)),
+            ratio(self.cpu(kind, cell) / self.cpu(rival, cell)),
             of(|figures| figures.server_busy) * 1e2,
             ratio(of(|figures| figures.disk_bytes_per_op.unwrap_or(f64::NAN)) / 1e3),
             ratio(of(|figures| figures.process_bytes_per_op) / 1e3),
@@ -272,12 +250,16 @@ impl<'a> Series<'a> {
         );
     }
 
-    /// kine2 against its aims.
-    fn print_ratios(&self) {
-        if self.cells.iter().all(|cell| cell.server != Kind::Kine2) {
+    /// `kind` against its aims.
+    fn print_ratios(&self, kind: Kind, rival: Kind) {
+        if self.cells.iter().all(|cell| cell.server != kind) {
             return;
         }
-        println!("\nkine2 against what it aims at, as ratios to etcd:\n");
+        println!(
+            "\n{} against what it aims at, as ratios to {}:\n",
+            kind.name(),
+            rival.name()
+        );
         println!("| load | CPU per op | aim ≤ | | stretch ≤ | | ops/s | aim ≥ | |");
         println!("|---|---|---|---|---|---|---|---|---|");
         for cell in self
@@ -286,12 +268,12 @@ impl<'a> Series<'a> {
             .map(|cell| cell.cell)
             .collect::<BTreeSet<_>>()
         {
-            let Some(aim) = aim(cell.load) else {
+            let Some(aim) = aim(kind, cell.load) else {
                 continue;
             };
-            let cpu = self.cpu(Kind::Kine2, cell) / self.cpu(Kind::Etcd, cell);
+            let cpu = self.cpu(kind, cell) / self.cpu(rival, cell);
             let rate = |kind| self.rate(kind, cell, |figures| figures.ops_per_second);
-            let rate = rate(Kind::Kine2) / rate(Kind::Etcd);
+            let rate = rate(kind) / rate(rival);
             let judged = cell.clients >= JUDGED_CLIENTS;
             println!(
                 "| {cell} | {} | {:.2} | {} | {:.2} | {} | {} | {} | {} |",
@@ -318,12 +300,20 @@ impl<'a> Series<'a> {
             );
         }
         let p50 = |kind| self.rate(kind, Cell::GAUGE, |figures| figures.p50_ms);
-        let p50 = p50(Kind::Kine2) / p50(Kind::Etcd);
-        println!(
-            "\n- Update with 1 client, p50: {} of etcd's, aim ≤ {UPDATE_P50_AIM}: {}.",
-            ratio(p50),
-            verdict(p50 <= UPDATE_P50_AIM, p50)
-        );
+        let p50 = p50(kind) / p50(rival);
+        if let Some(aim) = update_p50_aim(kind) {
+            println!(
+                "\n- Update with 1 client, p50: {} of the rival's, aim ≤ {aim}: {}.",
+                ratio(p50),
+                verdict(p50 <= aim, p50)
+            );
+        }
+        if kind == Kind::Kine2 {
+            self.print_written();
+        }
+    }
+
+    fn print_written(&self) {
         let update = Cell {
             load: Load::Update,
             clients: 64,
@@ -459,7 +449,7 @@ fn mb(bytes: u64) -> f64 {
 }
 
 /// Of the values that are there.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -19,16 +19,18 @@ pub(crate) enum Method {
     LeaseGrant,
     LeaseKeepAlive,
     LeaseRevoke,
+    Status,
 }
 
 impl Method {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Range,
         Self::Txn,
         Self::Watch,
         Self::LeaseGrant,
         Self::LeaseKeepAlive,
         Self::LeaseRevoke,
+        Self::Status,
     ];
 
     pub(crate) const fn path(self) -> &'static str {
@@ -39,8 +41,14 @@ impl Method {
             Self::LeaseGrant => "/etcdserverpb.Lease/LeaseGrant",
             Self::LeaseKeepAlive => "/etcdserverpb.Lease/LeaseKeepAlive",
             Self::LeaseRevoke => "/etcdserverpb.Lease/LeaseRevoke",
+            Self::Status => "/etcdserverpb.Maintenance/Status",
         }
     }
+}
+
+/// How a member is.
+pub(crate) fn status() -> Bytes {
+    Writer::new(OVERHEAD_BYTES).frame()
 }
 
 /// Range of one key.

@@ -37,7 +37,7 @@ pub(crate) fn measure(
     server.stop(Signal::TERM)?;
     let look = |killed| {
         let server = Server::start(program, dir)?;
-        let rss_bytes = Memory::of(server.pid)?.now;
+        let rss_bytes = Memory::of(&server.pids)?.now;
         pause(LATER);
         let figures = RestartFigures {
             round,
@@ -47,7 +47,7 @@ pub(crate) fn measure(
             first_answer_ms: server.started_in.as_secs_f64() * 1e3,
             cpu_ms: server.start_cpu.as_secs_f64() * 1e3,
             rss_bytes,
-            rss_later_bytes: Memory::of(server.pid)?.now,
+            rss_later_bytes: Memory::of(&server.pids)?.now,
         };
         anyhow::Ok((server, figures))
     };
@@ -62,7 +62,7 @@ fn kill_under_load(server: Server, store: Store, connections: usize) -> anyhow::
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
-        let connections = Connection::open_many(&server.address, connections).await?;
+        let connections = Connection::open_many(server.address(), connections).await?;
         let work = Rc::new(Work {
             meter: Meter::new(),
             store: RefCell::new(store),
@@ -85,5 +85,8 @@ pub(crate) fn preload(server: &Server, keys: usize, connections: usize) -> anyho
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    LocalSet::new().block_on(&runtime, Store::preload(&server.address, keys, connections))
+    LocalSet::new().block_on(
+        &runtime,
+        Store::preload(server.address(), keys, connections),
+    )
 }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
+use crate::clusters::{self, Cluster};
 use crate::grpc::Connection;
 use crate::keys;
 use crate::plan::Load;
@@ -18,7 +19,7 @@ use crate::process::{Usage, pin};
 use crate::requests::{self, Method};
 
 /// The core servers run on.
-const SERVER_CORE: usize = 0;
+pub(crate) const SERVER_CORE: usize = 0;
 /// The core this program and its clients run on.
 pub(crate) const CLIENT_CORE: usize = 1;
 /// Where programs that are built go.
@@ -29,7 +30,7 @@ const START_POLL: Duration = Duration::from_millis(2);
 /// A first question that is not answered is asked again after this.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// A server to measure.
+/// A server to measure, or a cluster of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
@@ -40,10 +41,27 @@ pub(crate) enum Kind {
     Kine,
     /// This program's [`crate::echo`].
     Echo,
+    /// Two nodes and a witness, asked at the primary.
+    Pair,
+    /// The same, asked at the secondary.
+    PairSecond,
+    /// Three members, asked at the leader.
+    EtcdThree,
+    /// The same, asked at a follower.
+    EtcdThreeFollower,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Kine2, Self::Etcd, Self::Kine, Self::Echo];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Kine2,
+        Self::Etcd,
+        Self::Kine,
+        Self::Echo,
+        Self::Pair,
+        Self::PairSecond,
+        Self::EtcdThree,
+        Self::EtcdThreeFollower,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -51,6 +69,29 @@ impl Kind {
             Self::Etcd => "etcd",
             Self::Kine => "kine",
             Self::Echo => "echo",
+            Self::Pair => "pair",
+            Self::PairSecond => "pair-second",
+            Self::EtcdThree => "etcd-three",
+            Self::EtcdThreeFollower => "etcd-three-follower",
+        }
+    }
+
+    /// Where else a cluster is asked than at the member that orders writes.
+    pub(crate) const fn elsewhere(self) -> Option<Self> {
+        match self {
+            Self::Pair => Some(Self::PairSecond),
+            Self::EtcdThree => Some(Self::EtcdThreeFollower),
+            _ => None,
+        }
+    }
+
+    /// What it is compared with.
+    pub(crate) const fn rival(self) -> Option<Self> {
+        match self {
+            Self::Kine2 => Some(Self::Etcd),
+            Self::Pair => Some(Self::EtcdThree),
+            Self::PairSecond => Some(Self::EtcdThreeFollower),
+            _ => None,
         }
     }
 
@@ -72,16 +113,19 @@ impl Program {
     /// Builds what is needed; `kine2` is used instead of this tree's if given.
     pub(crate) fn build(kind: Kind, kine2: Option<&Path>) -> anyhow::Result<Self> {
         let (path, version) = match (kind, kine2) {
-            (Kind::Kine2, Some(path)) => (path.to_owned(), kine2_version(path)?),
-            (Kind::Kine2, None) => {
-                run(Command::new("cargo").args(["build", "--release", "--package", "kine2"]))?;
+            (Kind::Kine2 | Kind::Pair, Some(path)) => (path.to_owned(), kine2_version(path)?),
+            (Kind::Kine2 | Kind::Pair, None) => {
+                let packages = ["--package", "kine2", "--package", "kine2-witness"];
+                run(Command::new("cargo")
+                    .args(["build", "--release"])
+                    .args(packages))?;
                 let target =
                     std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
                 let path = Path::new(&target).join("release/kine2");
                 let version = kine2_version(&path)?;
                 (path, version)
             }
-            (Kind::Etcd, _) => {
+            (Kind::Etcd | Kind::EtcdThree, _) => {
                 let path = build_go("tests/conformance/etcd", "etcd-one", Cgo::Off)?;
                 let version = module_version(&path, "go.etcd.io/etcd/server/v3")?;
                 (path, version)
@@ -95,6 +139,9 @@ impl Program {
                 std::env::current_exe()?,
                 "answers, stores nothing".to_owned(),
             ),
+            (Kind::PairSecond | Kind::EtcdThreeFollower, _) => {
+                bail!("{} is measured with the cluster it is of", kind.name())
+            }
         };
         Ok(Self {
             kind,
@@ -103,7 +150,32 @@ impl Program {
         })
     }
 
-    /// The command that serves `127.0.0.1:port` from `dir`.
+    /// Starts it on `dir`, which exists.
+    fn start(&self, dir: &Path) -> anyhow::Result<Cluster> {
+        match self.kind {
+            Kind::Pair => return clusters::pair(&self.path, dir),
+            Kind::EtcdThree => return clusters::three(&self.path, dir),
+            _ => {}
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let log = dir.with_extension("log");
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut command = self.command(dir, port);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("start {}", self.path.display()))?;
+        Ok(Cluster {
+            children: vec![child],
+            left: Vec::new(),
+            addresses: vec![format!("127.0.0.1:{port}")],
+        })
+    }
+
+    /// The command of a single server that serves `127.0.0.1:port` from `dir`.
     fn command(&self, dir: &Path, port: u16) -> Command {
         let mut command = Command::new(&self.path);
         let (address, dir) = (format!("127.0.0.1:{port}"), dir.display());
@@ -119,18 +191,22 @@ impl Program {
                  --listen-address {address} --metrics-bind-address 0"
             ),
             Kind::Echo => format!("--echo {address}"),
+            Kind::Pair | Kind::PairSecond | Kind::EtcdThree | Kind::EtcdThreeFollower => {
+                unreachable!("not one server")
+            }
         };
         command.args(arguments.split_whitespace());
         command
     }
 }
 
-/// A running server; dropping it kills it.
+/// A running server, or cluster; dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
-    child: Child,
-    pub(crate) address: String,
-    pub(crate) pid: u32,
+    kind: Kind,
+    cluster: Cluster,
+    /// Of all its processes.
+    pub(crate) pids: Vec<u32>,
     /// From exec to the first answer of a linearizable Range.
     pub(crate) started_in: Duration,
     /// Processor time it had used then.
@@ -150,33 +226,25 @@ impl Server {
             "{} has to be a path without spaces, ? and &",
             dir.display()
         );
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let log_path = dir.with_extension("log");
-        let log = File::options().create(true).append(true).open(&log_path)?;
-        let mut command = program.command(&dir, port);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
         // A child runs where its parent does.
         pin(SERVER_CORE)?;
         let begun = Instant::now();
-        let child = command.spawn();
+        let cluster = program.start(&dir);
         pin(CLIENT_CORE)?;
-        let child = child.with_context(|| format!("start {}", program.path.display()))?;
-        let (address, pid) = (format!("127.0.0.1:{port}"), child.id());
+        let cluster = cluster?;
+        let children = cluster.children.iter().map(Child::id);
         let mut server = Self {
-            child,
-            address,
-            pid,
+            kind: program.kind,
+            pids: children.chain(cluster.left.iter().copied()).collect(),
+            cluster,
             started_in: Duration::ZERO,
             start_cpu: Duration::ZERO,
         };
-        server.wait_until_it_answers().with_context(|| {
-            format!("start {}, see {}", program.kind.name(), log_path.display())
-        })?;
+        server
+            .wait_until_it_answers()
+            .with_context(|| format!("start {}, see {}", program.kind.name(), dir.display()))?;
         server.started_in = begun.elapsed();
-        server.start_cpu = Usage::of(pid)?.cpu;
+        server.start_cpu = Usage::of(&server.pids)?.cpu;
         Ok(server)
     }
 
@@ -186,21 +254,46 @@ impl Server {
             .build()?;
         let begun = Instant::now();
         while begun.elapsed() < START_MAX {
-            let asked = async { tokio::time::timeout(ANSWER_MAX, ask(&self.address)).await };
+            let asked =
+                async { tokio::time::timeout(ANSWER_MAX, ask_all(&self.cluster.addresses)).await };
             if let Ok(Ok(())) = LocalSet::new().block_on(&runtime, asked) {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended with {status}");
+            for child in &mut self.cluster.children {
+                if let Some(status) = child.try_wait()? {
+                    bail!("it ended with {status}");
+                }
             }
             crate::process::pause(START_POLL);
         }
         bail!("it did not answer within {START_MAX:?}")
     }
 
-    /// Keeps it from running, so that another is measured undisturbed.
+    /// Where clients find a member that is not chosen for anything.
+    pub(crate) fn address(&self) -> &str {
+        &self.cluster.addresses[0]
+    }
+
+    /// Where clients find it, as what `kind` says: who orders writes may have changed.
+    pub(crate) fn address_of(&self, kind: Kind) -> anyhow::Result<String> {
+        if self.kind.elsewhere().is_none() {
+            return Ok(self.address().to_owned());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (first, other) =
+            LocalSet::new().block_on(&runtime, clusters::places(&self.cluster.addresses))?;
+        Ok(if kind == self.kind { first } else { other }.to_owned())
+    }
+
+    /// Keeps it from running, so that another is measured undisturbed. A cluster runs on: its
+    /// members would take each other for dead.
     pub(crate) fn hold(&self) -> anyhow::Result<()> {
-        self.signal(Signal::STOP)
+        match self.kind.elsewhere() {
+            Some(_) => Ok(()),
+            None => self.signal(Signal::STOP),
+        }
     }
 
     /// Lets it run on.
@@ -211,22 +304,41 @@ impl Server {
     /// Ends it, in order or at once.
     pub(crate) fn stop(mut self, signal: Signal) -> anyhow::Result<()> {
         self.signal(signal)?;
-        self.child.wait()?;
+        for child in &mut self.cluster.children {
+            child.wait()?;
+        }
         Ok(())
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = Pid::from_raw(i32::try_from(self.pid)?).context("a pid is not 0")?;
-        kill_process(pid, signal).with_context(|| format!("signal process {pid:?}"))
+        for pid in &self.pids {
+            let pid = Pid::from_raw(i32::try_from(*pid)?).context("a pid is not 0")?;
+            kill_process(pid, signal).with_context(|| format!("signal process {pid:?}"))?;
+        }
+        Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        // They may have ended already.
+        for child in &mut self.cluster.children {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        for pid in &self.cluster.left {
+            if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                let _ended = kill_process(pid, Signal::KILL);
+            }
+        }
     }
+}
+
+async fn ask_all(addresses: &[String]) -> anyhow::Result<()> {
+    for address in addresses {
+        ask(address).await?;
+    }
+    Ok(())
 }
 
 async fn ask(address: &str) -> anyhow::Result<()> {
