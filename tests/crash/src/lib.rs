@@ -13,6 +13,7 @@ pub mod model;
 pub mod rng;
 pub mod server;
 pub mod shim;
+pub mod small_disk;
 pub mod undo;
 pub mod witness;
 

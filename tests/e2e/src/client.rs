@@ -5,14 +5,17 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use kine2_proto::WireCodec;
 use kine2_proto::etcdserverpb::{
-    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest,
-    LeaseGrantResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+    AlarmRequest, AlarmResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest,
+    HashKvResponse, LeaseGrantRequest, LeaseGrantResponse, MemberListRequest, MemberListResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
 };
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+
+/// etcd's number for disarming.
+const DEACTIVATE: i32 = 2;
 
 /// A client that connects when it is first used, and again when it must.
 #[derive(Clone, Debug)]
@@ -180,5 +183,24 @@ impl Client {
             .call(path, HashKvRequest { revision }, patience)
             .await?;
         Ok(answer.hash)
+    }
+
+    /// Disarms all alarms, as an operator does once there is space.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn disarm(&self, patience: Duration) -> Result<(), Status> {
+        let path = "/etcdserverpb.Maintenance/Alarm";
+        let list = AlarmRequest::default();
+        let raised: AlarmResponse = self.call(path, list, patience).await?;
+        for alarm in raised.alarms {
+            let request = AlarmRequest {
+                action: DEACTIVATE,
+                member_id: alarm.member_id,
+                alarm: alarm.alarm,
+            };
+            let _: AlarmResponse = self.call(path, request, patience).await?;
+        }
+        Ok(())
     }
 }

@@ -11,8 +11,18 @@
 )]
 
 pub mod client;
+mod disk;
 pub mod fault;
+pub mod lab;
+pub mod load;
+mod net;
 pub mod pair;
+mod process;
+pub mod reader;
+pub mod roles;
+pub mod status;
 pub mod story;
 pub mod watcher;
 pub mod writer;
+
+pub use disk::Medium;

@@ -1,18 +1,24 @@
-//! The three processes.
+//! The three processes, started, ended and hindered.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::process::Command;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// Nothing here takes longer, on a busy machine either.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::disk::{Disk, Medium};
+use crate::lab::{Lab, Machine};
+use crate::net::Net;
+use crate::process::{Process, program, witness_program};
+
+/// Nothing here takes longer, on a busy machine either. A peer that was dropped four times lately is
+/// added again after 40 s.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node that writes meets a disk that fails sooner.
+const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A node of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,9 @@ pub enum Node {
 }
 
 impl Node {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -41,35 +50,59 @@ impl Node {
             Self::B => Self::A,
         }
     }
+
+    /// Where it runs.
+    #[must_use]
+    pub const fn machine(self) -> Machine {
+        match self {
+            Self::A => Machine::A,
+            Self::B => Machine::B,
+        }
+    }
 }
 
 /// Two nodes and a witness; killed when it is dropped.
 #[derive(Debug)]
 pub struct Pair {
+    nodes: [Option<Process>; 2],
+    witness: Option<Process>,
+    disks: [Disk; 2],
+    net: Net,
     dir: TempDir,
-    ports: [u16; 5],
-    processes: [Option<Child>; 3],
 }
 
-const WITNESS: usize = 2;
-
 impl Pair {
-    /// Starts one and waits until both nodes have the same data.
+    /// Starts one on loopback and waits until both nodes have the same data.
     ///
     /// # Panics
     /// If it does not come to that.
     #[must_use]
     pub fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut pair = Self {
-            dir,
-            ports: free_ports(),
-            processes: [None, None, None],
-        };
-        pair.start_witness();
-        pair.init();
-        pair.join(Node::B);
+        Self::on(Medium::Good)
+    }
+
+    /// The same on disks of this kind.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn on(medium: Medium) -> Self {
+        let mut pair = Self::new(Net::loopback(), medium);
+        pair.form();
         pair
+    }
+
+    /// The same with a network namespace for each of the three.
+    ///
+    /// # Errors
+    /// Why there can be no namespaces here.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn in_lab(medium: Medium) -> Result<Self, String> {
+        let mut pair = Self::new(Net::Lab(Lab::set_up()?), medium);
+        pair.form();
+        Ok(pair)
     }
 
     /// Starts one over what a node that served by itself holds: `fill` gets its endpoint.
@@ -77,38 +110,43 @@ impl Pair {
     /// # Panics
     /// If it does not come to that.
     pub fn grown(fill: impl FnOnce(&str)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut pair = Self {
-            dir,
-            ports: free_ports(),
-            processes: [None, None, None],
-        };
-        let mut single = Command::new(program());
-        single
-            .args(["serve", "--single"])
-            .args(pair.settings(Node::A));
-        pair.processes[Node::A as usize] = Some(pair.spawn(&mut single, "a"));
-        let address = pair.url(Node::A).replace("http://", "");
+        let mut pair = Self::new(Net::loopback(), Medium::Good);
+        let mut single = pair.command(Node::A, &["serve", "--single"]);
+        pair.nodes[Node::A as usize] = Some(Process::spawn(&mut single, &pair.log_path("a")));
+        let address = pair.net.client(Node::A);
         let begun = Instant::now();
         while std::net::TcpStream::connect(&address).is_err() {
             assert!(begun.elapsed() < PATIENCE, "{}", pair.log("a"));
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
         fill(&pair.url(Node::A));
         pair.signal(Node::A, Signal::TERM);
         pair.wait_for_end(Node::A);
-        pair.start_witness();
-        pair.init();
-        pair.join(Node::B);
+        pair.form();
         pair
     }
 
-    fn init(&mut self) {
+    fn new(net: Net, medium: Medium) -> Self {
+        let dir = tempfile::Builder::new().prefix("kine2-e2e-").tempdir();
+        let dir = dir.unwrap();
+        let disks = Node::BOTH.map(|node| Disk::below(&dir.path().join(node.name()), medium));
+        Self {
+            nodes: [None, None],
+            witness: None,
+            disks,
+            net,
+            dir,
+        }
+    }
+
+    fn form(&mut self) {
+        self.start_witness();
         self.kine2(Node::A, &["init"]);
         self.start_node(Node::A);
         self.wait_for(Node::A, "ALONE");
         let code = self.witness_code();
         self.kine2(Node::A, &["witness", "add", &code]);
+        self.join(Node::B);
     }
 
     /// A code that lets a cluster in at the witness.
@@ -120,7 +158,7 @@ impl Pair {
         let token = Command::new(witness_program())
             .args(["token", "--data-dir"])
             .arg(self.path("witness"))
-            .args(["--address", &format!("127.0.0.1:{}", self.ports[4])])
+            .args(["--address", &self.net.witness()])
             .output()
             .unwrap();
         assert!(token.status.success(), "{token:?}");
@@ -146,128 +184,133 @@ impl Pair {
     /// If it cannot be deleted.
     pub fn wipe(&mut self, node: Node) {
         self.kill(node);
-        fs::remove_dir_all(self.path(node.name())).unwrap();
+        self.disk(node).wipe();
+    }
+
+    /// Gives a node that does not run the old image of its disk that a fault has made.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn restore_image(&self, node: Node) {
+        self.disk(node).restore_image();
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Where clients reach a node.
-    #[must_use]
-    pub fn url(&self, node: Node) -> String {
-        format!("http://127.0.0.1:{}", self.ports[node as usize * 2])
-    }
-
-    fn settings(&self, node: Node) -> Vec<String> {
-        let at = node as usize * 2;
-        vec![
-            "--config=/dev/null".to_owned(),
-            format!("--data-dir={}", self.path(node.name()).display()),
-            format!("--name={}", node.name()),
-            format!("--listen-client={}", self.url(node)),
-            format!("--listen-peer=127.0.0.1:{}", self.ports[at + 1]),
-            "--segment-bytes=1MiB".to_owned(),
-            "--checkpoint-bytes=1MiB".to_owned(),
-        ]
-    }
-
-    /// Runs a command for a node: what it printed.
-    ///
-    /// # Panics
-    /// If it fails.
-    pub fn kine2(&self, node: Node, command: &[&str]) -> String {
-        let output = self.try_kine2(node, command);
-        assert!(output.0, "kine2 {command:?}: {}", output.1);
-        output.1
-    }
-
-    /// Runs a command for a node: whether it succeeded, and what it printed.
-    ///
-    /// # Panics
-    /// If it cannot be run.
-    pub fn try_kine2(&self, node: Node, command: &[&str]) -> (bool, String) {
-        let output = Command::new(program())
-            .args(command)
-            .args(self.settings(node))
-            .output()
-            .unwrap();
-        let mut said = String::from_utf8(output.stdout).unwrap();
-        said.push_str(&String::from_utf8(output.stderr).unwrap());
-        (output.status.success(), said)
-    }
-
-    /// Starts a node.
-    ///
-    /// # Panics
-    /// If it cannot be.
-    pub fn start_node(&mut self, node: Node) {
-        let mut command = Command::new(program());
-        command.arg("serve").args(self.settings(node));
-        self.processes[node as usize] = Some(self.spawn(&mut command, node.name()));
-    }
-
-    /// Starts the witness.
-    ///
-    /// # Panics
-    /// If it cannot be.
-    pub fn start_witness(&mut self) {
-        let mut command = Command::new(witness_program());
-        command
-            .args(["serve", "--data-dir"])
-            .arg(self.path("witness"))
-            .args(["--listen", &format!("127.0.0.1:{}", self.ports[4])]);
-        self.processes[WITNESS] = Some(self.spawn(&mut command, "witness"));
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", self.ports[4])).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "the witness does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn spawn(&self, command: &mut Command, name: &str) -> Child {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.path(&format!("{name}.log")))
-            .unwrap();
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap()
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.log"))
     }
 
     /// What a node or the witness logged.
     #[must_use]
     pub fn log(&self, name: &str) -> String {
-        fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+        fs::read_to_string(self.log_path(name)).unwrap_or_default()
+    }
+
+    pub(crate) fn data_dir(&self, node: Node) -> PathBuf {
+        self.disk(node).data_dir()
+    }
+
+    pub(crate) const fn disk(&self, node: Node) -> &Disk {
+        &self.disks[node as usize]
+    }
+
+    /// The network between the machines, if there is one of their own.
+    #[must_use]
+    pub const fn lab(&self) -> Option<&Lab> {
+        self.net.lab()
+    }
+
+    /// Where clients reach a node.
+    #[must_use]
+    pub fn url(&self, node: Node) -> String {
+        format!("http://{}", self.net.client(node))
+    }
+
+    /// The program with a command and a node's settings.
+    pub(crate) fn command(&self, node: Node, command: &[&str]) -> Command {
+        let mut all = self.net.command(node.machine(), &program());
+        all.args(command)
+            .arg("--config=/dev/null")
+            .arg(format!("--data-dir={}", self.data_dir(node).display()))
+            .arg(format!("--name={}", node.name()))
+            .arg(format!("--listen-client={}", self.url(node)))
+            .arg(format!("--listen-peer={}", self.net.peer(node)))
+            .args(["--segment-bytes=1MiB", "--checkpoint-bytes=1MiB"]);
+        all
+    }
+
+    /// Starts a node, if it does not run.
+    ///
+    /// # Panics
+    /// If it cannot be.
+    pub fn start_node(&mut self, node: Node) {
+        if self.runs(node) {
+            return;
+        }
+        let mut command = self.command(node, &["serve"]);
+        self.disk(node).prepare(&mut command);
+        let process = Process::spawn(&mut command, &self.log_path(node.name()));
+        self.nodes[node as usize] = Some(process);
+    }
+
+    /// Starts the witness, if it does not run.
+    ///
+    /// # Panics
+    /// If it cannot be.
+    pub fn start_witness(&mut self) {
+        if self.witness.is_some() {
+            return;
+        }
+        let mut command = self.net.command(Machine::Witness, &witness_program());
+        command
+            .args(["serve", "--data-dir"])
+            .arg(self.path("witness"))
+            .args(["--listen", &self.net.witness()]);
+        self.witness = Some(Process::spawn(&mut command, &self.log_path("witness")));
+        let begun = Instant::now();
+        while !witness_answers(&self.path("witness")) {
+            assert!(begun.elapsed() < PATIENCE, "the witness does not start");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether a node's process is there.
+    pub fn runs(&mut self, node: Node) -> bool {
+        let process = self.nodes[node as usize].as_mut();
+        process.is_some_and(|process| process.ended().is_none())
     }
 
     /// Kills a node at once.
-    ///
-    /// # Panics
-    /// If it does not run.
     pub fn kill(&mut self, node: Node) {
-        end(&mut self.processes[node as usize]);
+        self.nodes[node as usize] = None;
+    }
+
+    /// Kills both nodes at once.
+    pub fn kill_both(&mut self) {
+        for node in self.nodes.iter().flatten() {
+            node.signal(Signal::KILL);
+        }
+        self.nodes = [None, None];
     }
 
     /// Kills the witness at once.
-    ///
-    /// # Panics
-    /// If it does not run.
     pub fn kill_witness(&mut self) {
-        end(&mut self.processes[WITNESS]);
+        self.witness = None;
     }
 
-    /// Sends a signal to a node.
+    /// Sends a signal to a node, if it runs.
     ///
     /// # Panics
-    /// If it does not run.
-    pub fn signal(&self, node: Node, signal: Signal) {
-        let child = self.processes[node as usize].as_ref().unwrap();
-        kill_process(Pid::from_child(child), signal).unwrap();
+    /// If it cannot be sent.
+    pub fn signal(&mut self, node: Node, signal: Signal) {
+        if self.runs(node)
+            && let Some(process) = &self.nodes[node as usize]
+        {
+            process.signal(signal);
+        }
     }
 
     /// Waits until a node that was asked to has ended.
@@ -275,175 +318,53 @@ impl Pair {
     /// # Panics
     /// If it does not end well.
     pub fn wait_for_end(&mut self, node: Node) {
-        let mut child = self.processes[node as usize].take().unwrap();
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "{status}: {}", self.log(node.name()));
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// The state of a node, as `kine2 status` says it; empty if it does not answer.
-    ///
-    /// # Panics
-    /// If its answer is not JSON.
-    #[must_use]
-    pub fn state(&self, node: Node) -> String {
-        let status = self.status(node);
-        status["state"].as_str().unwrap_or_default().to_owned()
-    }
-
-    /// What `kine2 status -o json` says of a node; null if it does not answer.
-    ///
-    /// # Panics
-    /// If its answer is not JSON.
-    #[must_use]
-    pub fn status(&self, node: Node) -> serde_json::Value {
-        let asked = ["status", "-o", "json", "--node", node.name()];
-        let (done, said) = self.try_kine2(node, &asked);
-        if !done {
-            return serde_json::Value::Null;
-        }
-        let answers: serde_json::Value = serde_json::from_str(&said).unwrap();
-        answers[0]["status"].clone()
-    }
-
-    /// Waits until a node is in a state that begins so.
-    ///
-    /// # Panics
-    /// If it does not come to that.
-    pub fn wait_for(&self, node: Node, state: &str) {
-        let begun = Instant::now();
-        loop {
-            let now = self.state(node);
-            if now.starts_with(state) {
-                return;
-            }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "{} is {now:?} and not {state:?}:\n{}",
-                node.name(),
-                self.log(node.name())
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Waits until both nodes have the same data and each could take over.
-    ///
-    /// # Panics
-    /// If it does not come to that.
-    pub fn wait_until_mirrored(&self) {
-        let begun = Instant::now();
-        let can = |node| self.status(node)["can_fail_over"] == true;
-        while !(can(Node::A) && can(Node::B)) {
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "not in sync: {:#} {:#}\n{}\n{}",
-                self.status(Node::A),
-                self.status(Node::B),
-                self.log("a"),
-                self.log("b")
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Waits until a node serves as the primary.
-    ///
-    /// # Panics
-    /// If none comes to that.
-    pub fn wait_for_primary(&self) {
-        let begun = Instant::now();
-        let serves = |node| matches!(&self.state(node)[..], "PRIM" | "ALONE");
-        while !(serves(Node::A) || serves(Node::B)) {
-            assert!(begun.elapsed() < PATIENCE, "nobody serves");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Which node is the primary.
-    ///
-    /// # Panics
-    /// If none says that it is.
-    #[must_use]
-    pub fn primary(&self) -> Node {
-        let serves = |node: &Node| {
-            let state = self.state(*node);
-            state == "PRIM" || state == "ALONE"
+        let Some(mut process) = self.nodes[node as usize].take() else {
+            return;
         };
-        let primary = [Node::A, Node::B].into_iter().find(serves);
-        primary.expect("one of them is the primary")
+        let status = process.wait_for_end(PATIENCE).expect("it does not end");
+        // Its disk may have failed besides.
+        let is_well = status.success() || self.disk(node).fails() && status.code() == Some(1);
+        assert!(is_well, "{status}: {}", self.log(node.name()));
+    }
+
+    /// Waits until a node whose disk fails has ended for that reason; one that does not write does
+    /// not notice, and is killed.
+    ///
+    /// # Panics
+    /// If it ends otherwise.
+    pub fn wait_for_failure(&mut self, node: Node) {
+        let Some(mut process) = self.nodes[node as usize].take() else {
+            return;
+        };
+        if let Some(status) = process.wait_for_end(NOTICED_WITHIN) {
+            let log = self.log(node.name());
+            assert_eq!(status.code(), Some(1), "{status}: {log}");
+        }
     }
 }
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            if process.is_some() {
-                end(process);
-            }
-        }
-        if std::thread::panicking() {
+        if thread::panicking() {
             for name in ["a", "b", "witness"] {
                 eprintln!("--- {name}\n{}", tail(&self.log(name)));
             }
+            self.dir.disable_cleanup(true);
+            eprintln!("--- all of it is in {}", self.dir.path().display());
         }
     }
+}
+
+/// Its socket is there before it listens, and gone when it was killed.
+fn witness_answers(dir: &Path) -> bool {
+    let status = Command::new(witness_program())
+        .args(["status", "--data-dir"])
+        .arg(dir)
+        .output();
+    status.unwrap().status.success()
 }
 
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
-}
-
-fn end(process: &mut Option<Child>) {
-    let mut child = process.take().unwrap();
-    // It may have ended by itself.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// The program: `KINE2_BIN`, or the one built beside the test.
-fn program() -> PathBuf {
-    built("KINE2_BIN", "kine2")
-}
-
-/// The witness: `WITNESS_BIN`, or the one built beside the test.
-fn witness_program() -> PathBuf {
-    built("WITNESS_BIN", "kine2-witness")
-}
-
-fn built(variable: &str, name: &str) -> PathBuf {
-    if let Some(path) = std::env::var_os(variable) {
-        return path.into();
-    }
-    let test = std::env::current_exe().unwrap();
-    let dir = test.parent().and_then(Path::parent).unwrap();
-    let path = dir.join(name);
-    assert!(
-        path.exists(),
-        "{} is not built: cargo build --package kine2 --package kine2-witness, or set {variable}",
-        path.display()
-    );
-    path
-}
-
-/// Ports that nobody listens on, each given out once in this process.
-fn free_ports() -> [u16; 5] {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap();
-    std::array::from_fn(|_| {
-        loop {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            if given.insert(port) {
-                return port;
-            }
-        }
-    })
 }

@@ -1,8 +1,8 @@
 //! A watcher that comes again when its stream ends, and remembers what it was told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use kine2_proto::WireCodec;
@@ -14,6 +14,10 @@ use tonic::Request;
 use tonic::client::Grpc;
 
 use crate::client::Client;
+use crate::writer::Acked;
+
+/// How long the last events may take.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 
 /// What a watcher saw: revision and key of each event.
 #[derive(Debug, Default)]
@@ -28,6 +32,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Watcher {
     stop: Arc<AtomicBool>,
+    newest: Arc<AtomicI64>,
     task: tokio::task::JoinHandle<Seen>,
 }
 
@@ -37,26 +42,31 @@ impl Watcher {
     pub fn start(urls: &[String]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<Client> = urls.iter().map(|url| Client::new(url)).collect();
-        let task = tokio::spawn(run(clients, Arc::clone(&stop)));
-        Self { stop, task }
+        let newest = Arc::new(AtomicI64::new(0));
+        let task = tokio::spawn(run(clients, Arc::clone(&stop), Arc::clone(&newest)));
+        Self { stop, newest, task }
     }
 
     /// Ends it once it has seen this revision, or after a while.
     ///
     /// # Panics
     /// If it panicked.
-    pub async fn finish(self) -> Seen {
+    pub async fn finish(self, revision: i64) -> Seen {
+        let begun = Instant::now();
+        while self.newest.load(Ordering::Relaxed) < revision && begun.elapsed() < CATCH_UP_MAX {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap()
     }
 }
 
-async fn run(clients: Vec<Client>, stop: Arc<AtomicBool>) -> Seen {
+async fn run(clients: Vec<Client>, stop: Arc<AtomicBool>, newest: Arc<AtomicI64>) -> Seen {
     let mut seen = Seen::default();
     let mut at = 0;
     while !stop.load(Ordering::Relaxed) {
         // An error is the end of the stream: the next endpoint goes on where it ended.
-        let _ = follow(&clients[at], &mut seen, &stop).await;
+        let _ = follow(&clients[at], &mut seen, &stop, &newest).await;
         seen.streams_ended += 1;
         at = (at + 1) % clients.len();
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -64,7 +74,12 @@ async fn run(clients: Vec<Client>, stop: Arc<AtomicBool>) -> Seen {
     seen
 }
 
-async fn follow(client: &Client, seen: &mut Seen, stop: &AtomicBool) -> Result<(), tonic::Status> {
+async fn follow(
+    client: &Client,
+    seen: &mut Seen,
+    stop: &AtomicBool,
+    newest: &AtomicI64,
+) -> Result<(), tonic::Status> {
     let mut grpc = Grpc::new(client.channel());
     let ready = grpc.ready().await;
     ready.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
@@ -101,6 +116,7 @@ async fn follow(client: &Client, seen: &mut Seen, stop: &AtomicBool) -> Result<(
             let event = Event::decode(event.0).unwrap();
             let kv = event.kv.unwrap();
             let key = String::from_utf8(kv.key.to_vec()).unwrap();
+            newest.store(kv.mod_revision, Ordering::Relaxed);
             seen.events.push((kv.mod_revision, key));
         }
     }
@@ -121,18 +137,17 @@ impl tonic::codegen::tokio_stream::Stream for QueueStream {
     }
 }
 
-/// Checks that every write from the first to the last one seen was seen once, in order.
+/// Checks that every write was seen once, in order.
 ///
 /// # Panics
 /// If one is missing or doubled.
-pub fn check(seen: &Seen, acked: &[crate::writer::Acked]) {
+pub fn check(seen: &Seen, acked: &[Acked]) {
     let revisions: Vec<i64> = seen.events.iter().map(|(revision, _)| *revision).collect();
     assert!(
         revisions.windows(2).all(|pair| pair[0] < pair[1]),
         "events out of order or doubled"
     );
-    let last = revisions.last().copied().unwrap_or_default();
-    for acked in acked.iter().filter(|acked| acked.revision <= last) {
+    for acked in acked {
         let at = revisions.binary_search(&acked.revision);
         assert!(
             at.is_ok(),

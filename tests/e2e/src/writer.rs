@@ -2,7 +2,7 @@
 //! acknowledged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use kine2_proto::decoded::KeyValue;
@@ -13,6 +13,11 @@ use crate::client::Client;
 
 /// How long an attempt may take before the other node is asked.
 pub const ATTEMPT: Duration = Duration::from_millis(100);
+
+/// Enough to fill segments of the log while something happens.
+const VALUE_BYTES: usize = 1_000;
+/// Pause after each write, so that a test leaves the machine to others.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A write that was acknowledged.
 #[derive(Clone, Copy, Debug)]
@@ -34,17 +39,23 @@ pub struct Written {
     pub failed: Vec<String>,
     /// Attempts that the client gave up.
     pub given_up: usize,
+    /// When it ended.
+    pub ended: Option<Instant>,
 }
 
 impl Written {
-    /// The longest time between two answers after `from`.
+    /// The longest time without an answer after `from`.
     #[must_use]
     pub fn longest_gap(&self, from: Instant) -> Duration {
         let after = self.acked.iter().map(|acked| acked.at);
         let after: Vec<Instant> = after.filter(|at| *at >= from).collect();
         let first = after.first().map(|first| *first - from);
+        let last = after
+            .last()
+            .zip(self.ended)
+            .map(|(last, end)| end.saturating_duration_since(*last));
         let gaps = after.windows(2).map(|pair| pair[1] - pair[0]);
-        gaps.chain(first).max().unwrap_or(Duration::MAX)
+        gaps.chain(first).chain(last).max().unwrap_or(Duration::MAX)
     }
 }
 
@@ -58,6 +69,7 @@ pub fn key(number: u64) -> String {
 #[derive(Debug)]
 pub struct Writer {
     stop: Arc<AtomicBool>,
+    newest: Arc<AtomicI64>,
     task: tokio::task::JoinHandle<Written>,
 }
 
@@ -67,8 +79,15 @@ impl Writer {
     pub fn start(urls: &[String]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<Client> = urls.iter().map(|url| Client::new(url)).collect();
-        let task = tokio::spawn(run(clients, Arc::clone(&stop)));
-        Self { stop, task }
+        let newest = Arc::new(AtomicI64::new(0));
+        let task = tokio::spawn(run(clients, Arc::clone(&stop), Arc::clone(&newest)));
+        Self { stop, newest, task }
+    }
+
+    /// The newest revision that was acknowledged, as it goes on.
+    #[must_use]
+    pub fn newest(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.newest)
     }
 
     /// Ends it.
@@ -76,16 +95,19 @@ impl Writer {
     /// # Panics
     /// If it panicked.
     pub async fn finish(self) -> Written {
+        let ended = Some(Instant::now());
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap()
+        let written = self.task.await.unwrap();
+        Written { ended, ..written }
     }
 }
 
-async fn run(clients: Vec<Client>, stop: Arc<AtomicBool>) -> Written {
+async fn run(clients: Vec<Client>, stop: Arc<AtomicBool>, newest: Arc<AtomicI64>) -> Written {
     let mut written = Written::default();
     let (mut number, mut at) = (0, 0);
+    let value = "x".repeat(VALUE_BYTES);
     while !stop.load(Ordering::Relaxed) {
-        let answer = clients[at].put(&key(number), "x", ATTEMPT).await;
+        let answer = clients[at].put(&key(number), &value, ATTEMPT).await;
         match answer {
             Ok(revision) => {
                 written.acked.push(Acked {
@@ -93,7 +115,9 @@ async fn run(clients: Vec<Client>, stop: Arc<AtomicBool>) -> Written {
                     revision,
                     at: Instant::now(),
                 });
+                newest.fetch_max(revision, Ordering::Relaxed);
                 number += 1;
+                tokio::time::sleep(PAUSE).await;
             }
             Err(status) => {
                 if status.code() == Code::DeadlineExceeded {

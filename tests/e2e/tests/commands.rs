@@ -70,7 +70,7 @@ fn without_a_witness_a_node_that_is_left_waits_for_the_operator() {
         pair.kill(Node::B);
         pair.wait_for(Node::A, "WAIT");
         tokio::time::sleep(Duration::from_millis(4_500)).await;
-        let seen = watcher.finish().await;
+        let seen = watcher.finish(0).await;
         assert_eq!(seen.streams_ended, 2, "once there, once by the test");
         // It waits for a primary, but not for long.
         let begun = Instant::now();
@@ -119,4 +119,16 @@ fn a_name_that_no_node_has_is_refused() {
     assert_eq!(pair.primary(), Node::A);
     pair.kine2(Node::B, &["swap", "--node", "a"]);
     pair.wait_for(Node::B, "PRIM");
+}
+
+#[test]
+fn the_status_is_told_of_either_node_at_either_node() {
+    let pair = Pair::start();
+    for (asked, named) in [(Node::A, Node::B), (Node::B, Node::A), (Node::A, Node::A)] {
+        let command = ["status", "-o", "json", "--node", named.name()];
+        let said = pair.kine2(asked, &command);
+        let answers: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let told = &answers[0]["status"];
+        assert_eq!(told["state"].as_str().unwrap(), pair.state(named), "{said}");
+    }
 }

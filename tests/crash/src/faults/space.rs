@@ -1,17 +1,17 @@
 //! Disks that are full or cannot be written.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use kine2_proto::etcdserverpb::AlarmRequest;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use rustix::mount::MountFlags;
 use tonic::Status;
 
 use super::disk::{WRITES_MAX, repeat};
 use super::{Case, Depth, ends_with};
 use crate::client::Client;
 use crate::rng::Rng;
+use crate::small_disk::SmallDisk;
 
 const FULL: &str = "No space left";
 const NO_SPACE: &str = "database space exceeded";
@@ -68,31 +68,6 @@ pub(super) async fn state_runs_out_of_space(depth: Depth, rng: Rng) -> anyhow::R
     repeat(depth, rng, "write,state", 60, "enospc", &["state", FULL]).await
 }
 
-/// A file system of this size in memory, gone when dropped.
-struct Tmpfs<'p>(&'p Path);
-
-impl<'p> Tmpfs<'p> {
-    /// `None` where mounting is not allowed.
-    fn mount(path: &'p Path, options: &str) -> anyhow::Result<Option<Self>> {
-        let options = std::ffi::CString::new(options)?;
-        match mount("kine2-crash", path, "tmpfs", MountFlags::empty(), &*options) {
-            Ok(()) => Ok(Some(Self(path))),
-            Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => Ok(None),
-            Err(error) => Err(error).context("mount a tmpfs"),
-        }
-    }
-
-    fn remount(&self, flags: MountFlags, options: &str) -> anyhow::Result<()> {
-        mount_remount(self.0, flags, options).context("mount the tmpfs anew")
-    }
-}
-
-impl Drop for Tmpfs<'_> {
-    fn drop(&mut self) {
-        let _ = unmount(self.0, UnmountFlags::DETACH);
-    }
-}
-
 /// Disarms all alarms, as an operator does once there is space.
 async fn disarm(client: &Client) -> anyhow::Result<()> {
     let raised = client.alarm(AlarmRequest::default()).await?;
@@ -121,7 +96,7 @@ pub(super) async fn file_system_is_full(depth: Depth, _: Rng) -> anyhow::Result<
     for mib in sizes {
         let mut case = Case::new(8_000)?;
         let root = case.shim.root.clone();
-        let Some(tmpfs) = Tmpfs::mount(&root, &format!("size={mib}m"))? else {
+        let Some(tmpfs) = SmallDisk::mount(&root, &format!("size={mib}m"))? else {
             return Ok(NO_MOUNTS.to_owned());
         };
         let (server, client) = case.plain.start().await?;
@@ -167,7 +142,7 @@ pub(super) async fn file_system_is_full(depth: Depth, _: Rng) -> anyhow::Result<
 pub(super) async fn file_system_is_read_only(_: Depth, _: Rng) -> anyhow::Result<String> {
     let mut case = Case::new(100)?;
     let root = case.shim.root.clone();
-    let tmpfs = Tmpfs::mount(&root, "size=64m")?;
+    let tmpfs = SmallDisk::mount(&root, "size=64m")?;
     let (server, client) = case.plain.start().await?;
     case.ledger.write(&client, 50, 4).await?;
     drop(client);
