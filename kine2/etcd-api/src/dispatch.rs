@@ -27,8 +27,9 @@ use crate::rpc::{CountedCall, Frequent, Rpc, RpcCounters, RpcService};
 use crate::service::Service;
 use crate::unary::{message, receive};
 
-/// Metadata by which a client refuses answers of a member that has no leader (`etcd S43`).
-const REQUIRE_LEADER: &str = "hasleader";
+/// Metadata by which a client refuses answers of a member that has no leader, and gives watches up
+/// when it has none any more (`etcd S43`).
+pub(crate) const REQUIRE_LEADER: &str = "hasleader";
 
 /// Header of a request whose message is compressed, or may be.
 const COMPRESSION: &str = "grpc-encoding";

@@ -13,6 +13,7 @@ use kine2_proto::etcdserverpb::watch_server::Watch;
 use kine2_proto::mvccpb::Event;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::dispatch::REQUIRE_LEADER;
 use crate::member::{Member, RequestError, WatchStream};
 use crate::service::Service;
 
@@ -24,8 +25,10 @@ impl<M: Member> Watch for Service<M> {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let requires_leader = request.metadata().contains_key(REQUIRE_LEADER);
         let session = Box::new(Session {
             service: self.clone(),
+            requires_leader,
             requests: Some(request.into_inner()),
             hub: self.member.watch(),
             messages: Vec::new().into_iter(),
@@ -45,6 +48,7 @@ impl<M: Member> Watch for Service<M> {
 /// the messages taken last.
 struct Session<M: Member> {
     service: Service<M>,
+    requires_leader: bool,
     /// `None` once the client has closed its side, which does not end the stream (`etcd S33`).
     requests: Option<Streaming<pb::WatchRequest>>,
     hub: M::Watch,
@@ -85,6 +89,11 @@ impl<M: Member> Session<M> {
                 }
                 // The code that makes clients resume elsewhere (`etcd L4`).
                 Wake::Stopped => RequestError::Stopped.into(),
+                // etcd's client gives all watches of a stream up that ends for want of a leader: only
+                // who asked for that is told so (`etcd S43`).
+                Wake::Messages(Err(RequestError::NoLeader)) if !self.requires_leader => {
+                    RequestError::Stopped.into()
+                }
                 Wake::Messages(Err(error)) => error.into(),
                 Wake::Request(Err(status)) => status,
             };

@@ -133,9 +133,20 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        self.both_streams_with(path, Request::new(requests)).await
+    }
+
+    pub(crate) async fn both_streams_with<Q, A>(
+        &self,
+        path: &'static str,
+        request: Request<impl Stream<Item = Q> + Send + 'static>,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
         let mut grpc = self.ready().await;
         let path = PathAndQuery::from_static(path);
-        let request = Request::new(requests);
         let answer = in_time(grpc.streaming(request, path, WireCodec::default())).await?;
         Ok(answer.into_inner())
     }

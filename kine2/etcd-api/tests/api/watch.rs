@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use kine2_etcd_api::RequestError;
 use kine2_mvcc::{CancelCause, KeyRange, Revision, WatchMessage, WatchRequest, WatchUpdate};
 use kine2_proto::decoded::{Event, KeyValue};
 use kine2_proto::etcdserverpb as pb;
 use kine2_proto::etcdserverpb::watch_request::RequestUnion;
 use prost::Message;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tonic::{Code, Streaming};
+use tonic::{Code, Request, Streaming};
 
 use crate::client::{Client, Running, in_time, next};
 use crate::double::{Hub, HubCall};
@@ -248,6 +249,29 @@ async fn s42_what_a_slow_client_does_not_read_stays_in_the_hub() {
             response.header.unwrap().revision,
             i64::try_from(revision).unwrap()
         );
+    }
+}
+
+/// etcd's client ends all watches of a stream for good when it reads "no leader", and watches again
+/// after any other Unavailable.
+#[tokio::test]
+async fn s43_l4_only_who_asks_for_a_leader_is_told_that_there_is_none() {
+    let server = Running::start();
+    let client = server.client().await;
+    for (asks, text) in [(true, "no leader"), (false, "server stopped")] {
+        let hub = server.member.next_watch();
+        let (_requests, receiver) = unbounded_channel::<pb::WatchRequest>();
+        let mut request = Request::new(stream_of(receiver));
+        if asks {
+            let asked = "true".parse().unwrap();
+            request.metadata_mut().insert("hasleader", asked);
+        }
+        let opened = client.both_streams_with(WATCH, request).await;
+        let mut responses: Streaming<pb::WatchResponse> = opened.unwrap();
+        hub.messages.send(Err(RequestError::NoLeader)).unwrap();
+        let ended = in_time(responses.message()).await.unwrap_err();
+        assert_eq!(ended.code(), Code::Unavailable);
+        assert_eq!(ended.message(), format!("etcdserver: {text}"));
     }
 }
 
