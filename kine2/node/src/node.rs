@@ -150,6 +150,12 @@ impl<W> Node<W> {
         wake_at
     }
 
+    /// A client of the peer waits until what it wrote is applied there: the peer hears at once how
+    /// far is committed.
+    pub fn hasten_commit(&mut self) {
+        self.replica.unit.hasten_commit();
+    }
+
     /// From now on everything is saved and made durable as soon as it can be.
     pub fn settle(&mut self) {
         self.saving.settle();

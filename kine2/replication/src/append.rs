@@ -306,7 +306,7 @@ impl Unit {
 
     /// L5: commits up to what the primary told, within the verified prefix; what is applied here
     /// is durable here, so that nothing shown is lost by a crash.
-    fn follow_commit(&mut self, name: &PartName) {
+    pub(crate) fn follow_commit(&mut self, name: &PartName) {
         let part = &self.parts[name];
         let verified = match part.verified {
             Some(verified) if !mutated(Mutation::CommitUnverified) => verified,

@@ -273,6 +273,7 @@ impl Unit {
         }
         sending.begun = true;
         let commit = self.parts[name].commit;
+        self.part(name).told = commit;
         self.send(Body::Append {
             part: name.clone(),
             stream: sending.stream,

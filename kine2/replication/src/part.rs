@@ -69,7 +69,8 @@ pub(crate) struct Part {
     pub(crate) receiver: Option<Receiver>,
     /// The log is the primary's of this epoch and run up to here (`repl L3`).
     pub(crate) verified: Option<LogIndex>,
-    /// The highest commit index the primary of this epoch and run told.
+    /// The highest commit index the primary of this epoch and run told; at the primary, what it
+    /// told the peer.
     pub(crate) told: LogIndex,
     /// A snapshot that is being received.
     pub(crate) receiving: Option<Receiving>,

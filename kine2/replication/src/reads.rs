@@ -168,8 +168,12 @@ impl Unit {
         };
         // The first answer counts: it was given after the read arrived.
         read.index = read.index.or(index);
-        let part = read.part.clone();
-        self.answer_indexed(&part);
+        let name = read.part.clone();
+        // L5: it says how far the primary has committed, too.
+        if let (Some(index), Some(part)) = (index, self.parts.get_mut(&name)) {
+            part.told = part.told.max(index);
+        }
+        self.follow_commit(&name);
     }
 
     /// Answers the reads whose index is committed here.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::Standing;
 use crate::hard_state::DataState;
 use crate::message::{Body, Heartbeat, StreamId};
+use crate::part::Part;
 use crate::unit::Unit;
 
 impl Unit {
@@ -66,6 +67,11 @@ impl Unit {
     /// Heartbeats keep their pace whatever else is sent: only they say that the primary is active,
     /// and go over every link.
     pub(crate) fn drive_heartbeat(&mut self) {
+        let owes = |part: &Part| part.active && part.commit > part.told;
+        if !self.parts.values().any(owes) {
+            // It went with entries.
+            self.commit_due = None;
+        }
         let commit_due = self.commit_due.is_some_and(|due| self.now >= due);
         let due = |at| self.now >= at + self.timers.heartbeat;
         if commit_due || self.peer.beat_sent.is_none_or(due) {
@@ -104,7 +110,8 @@ impl Unit {
         let lead = self.parts.get(&self.hard.config.lead);
         let active = lead.is_some_and(|part| part.active);
         let mut commits = BTreeMap::new();
-        for (name, part) in self.parts.iter().filter(|(_, part)| part.active) {
+        for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.active) {
+            part.told = part.commit;
             commits.insert(name.clone(), part.commit);
         }
         self.peer.beat_sent = Some(self.now);

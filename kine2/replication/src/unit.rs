@@ -217,6 +217,15 @@ impl Unit {
         self.deadline
     }
 
+    /// Somebody at the peer waits for what was committed: the commit index does not wait for the
+    /// next frame, but is due now.
+    pub fn hasten_commit(&mut self) {
+        if self.commit_due.is_some() {
+            self.commit_due = Some(self.now);
+            self.deadline = self.now;
+        }
+    }
+
     /// The configuration this node acts by.
     #[must_use]
     pub fn config(&self) -> &Config {

@@ -79,7 +79,12 @@ impl NodeMember {
         let done = match request {
             ForwardedRequest::Command(command) => {
                 let applied = self.propose_here(command).await;
-                let index = self.shared.node.lock().store().applied().index;
+                let index = {
+                    let mut node = self.shared.node.lock();
+                    node.hasten_commit();
+                    node.store().applied().index
+                };
+                self.shared.wake();
                 applied.map(|applied| ForwardedAnswer::Applied { applied, index })
             }
             ForwardedRequest::KeepAlive(lease) => {
