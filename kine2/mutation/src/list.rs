@@ -11,6 +11,8 @@ pub enum Room {
     Log,
     /// `kine2-mvcc`.
     Store,
+    /// `kine2-node`.
+    Node,
 }
 
 /// What tests are expected to say of a mutation.
@@ -166,6 +168,52 @@ mutations! {
         RingForgets "S35" "Changes that the backend lacks leave memory.";
         WatchMissesFirst "S31" "A watcher is not told of the first revision after its creation.";
         WatchMissesFull "S35" "What came while a stream was full is not told later.";
+    }
+    Node {
+        AppliedBeforeCommit "section 3" "A command is applied once it is written, not once it is committed.";
+        StepsBeforeDurable "C4" "A step is taken before what it waits for is durable.";
+        OwnRecordLost "C4" "A change of the hard state does not reach the log.";
+        ReadUnconfirmed "R2" "A read is answered without a confirmation.";
+        ReadUnapplied "R1" "The primary reads before it has applied what is committed.";
+        FailedDiskReads "I1" "Reads that wait for a disk that failed are answered.";
+        UnknownAsUntried "section 10" "A write that may be carried out is answered as one that nobody tried.";
+        RefusedStays "S2" "Commands that were refused at the end of the service stay in the queue.";
+        AnswersSwapped "section 3" "Two commands of one batch get each other's answers.";
+        CutCommandsStay "L4" "Commands that were cut from the log stay in memory.";
+        ResetKeepsCommands "N4" "Commands of a log that began anew stay in memory.";
+        SignsOfLifeWait "section 8" "Heartbeats wait until what is committed is applied.";
+        LeaseCountsOn "T1" "A node that is not primary any more goes on ending leases.";
+        LeasesNotActivated "T2" "Leases that are there at an activation are not counted.";
+        LeaseNoFreshTime "T2" "Leases get no time at an activation.";
+        LeaseNoGrace "T2" "Leases get their time at an activation, and no grace.";
+        LeaseOfOtherNotStarted "T2" "A lease granted by the primary before is not counted.";
+        ExpiryUnconfirmed "T3" "A lease ends without a confirmation.";
+        StallIgnored "T3" "A standstill is not given to leases.";
+        SilenceIgnored "T3" "A silence of the peer is not given to leases.";
+        RefusedExpiryForgotten "T3" "An expired lease that a corrupt store kept is never ended.";
+        ExpiredWhileRevoked "T3" "A lease that a client is revoking is ended by time as well.";
+        WakesForCorrupt "T3" "A node wakes for leases that its corrupt store keeps.";
+        RenewalUnconfirmed "T4" "A renewal is answered without a confirmation.";
+        RenewedAnywhere "T4" "A node that is not primary answers renewals.";
+        ExpiredRenewed "S46" "A lease is renewed whose end is on its way.";
+        WatchToldTwice "S31" "Watches are told everything twice.";
+        WatchOwnOnly "S31" "Watches are told only of what this node ordered.";
+        WatchMissesExpiry "S31" "Watches are not told of keys that end with their lease.";
+        SwitchKeepsWatches "S31" "Watches go on over a state that came as a snapshot.";
+        SwitchKeepsSaving "N4" "A state that came as a snapshot waits for what the old one had to save.";
+        SwitchKeepsBatch "N4" "Changes of the old state are saved into the one that came as a snapshot.";
+        SwitchBeforeDurable "N4" "The state is switched before the log is, durably.";
+        CutAtNewestCheckpoint "L6" "The log is cut up to the newest checkpoint.";
+        CutBeyondCheckpoint "L6" "The log is cut beyond the newest checkpoint.";
+        CutIgnoresPeer "L6" "The log is cut though the peer needs it still."
+            harmless "the peer is given a snapshot";
+        CompactionNotApplied "S25" "A compaction is carried out by the node that ordered it only.";
+        CompactionAnsweredEarly "S25" "A physical compaction is answered before its space is free.";
+        CheckpointCoversAll "S25" "A checkpoint counts for what was saved after it began.";
+        SpaceWorkStops "S25" "The space of a compaction is never freed.";
+        AlarmNotApplied "S53" "An alarm is set at the node that ordered it only.";
+        NoSpaceNotRaised "S53" "A write is refused for lack of space, and no alarm raised.";
+        QuotaIgnored "S53" "The quota is not looked at.";
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a command must pass before it may be ordered, and what is decided for it.
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_mvcc::{AlarmKind, Command, LeaseGrant, Refusal};
 
 use crate::node::Node;
@@ -14,9 +15,16 @@ impl<W> Node<W> {
         let cost = command.space_cost();
         if cost > 0 && !self.store.has_alarm(AlarmKind::NoSpace) {
             let quota = self.options.quota_bytes;
+            let quota = if mutated(Mutation::QuotaIgnored) {
+                0
+            } else {
+                quota
+            };
             let is_reached = quota > 0 && self.state_bytes().file_bytes + cost >= quota;
             if is_reached || self.log_is_full {
-                self.raise(AlarmKind::NoSpace);
+                if !mutated(Mutation::NoSpaceNotRaised) {
+                    self.raise(AlarmKind::NoSpace);
+                }
                 return Err(Refusal::NoSpace);
             }
         }

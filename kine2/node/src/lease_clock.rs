@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
+
 /// Added to each lease when a node starts to order writes, so that a client that renewed at the
 /// last moment of its predecessor is not cut short (`repl T2`, `etcd S49`).
 pub const ACTIVATION_GRACE: Duration = Duration::from_secs(2);
@@ -34,7 +36,11 @@ impl LeaseClock {
 
     /// Renews a lease that is alive; `false` if there is none or it has expired.
     pub(crate) fn renew(&mut self, id: i64, ttl: Duration, now: Duration) -> bool {
-        let alive = matches!(self.deadlines.get(&id), Some(Deadline::At(_)));
+        let alive = match self.deadlines.get(&id) {
+            Some(Deadline::At(_)) => true,
+            Some(Deadline::Expired) => mutated(Mutation::ExpiredRenewed),
+            None => false,
+        };
         if alive {
             self.start(id, ttl, now);
         }

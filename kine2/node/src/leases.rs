@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_mvcc::Store;
 
 use crate::lease_clock::{ACTIVATION_GRACE, LeaseClock};
@@ -39,6 +40,9 @@ impl Leases {
             expired_total,
             ..Self::default()
         };
+        if mutated(Mutation::LeasesNotActivated) {
+            return;
+        }
         for (id, ttl_seconds) in store.lease_ttls() {
             self.start_graced(id, ttl_seconds, now);
         }
@@ -46,6 +50,9 @@ impl Leases {
 
     /// T1: only the active primary counts.
     pub(crate) fn deactivate(&mut self) {
+        if mutated(Mutation::LeaseCountsOn) {
+            return;
+        }
         *self = Self {
             expired_total: self.expired_total,
             ..Self::default()
@@ -62,7 +69,11 @@ impl Leases {
     /// A lease was granted before this node became primary, and is applied only now (`repl T2`).
     pub(crate) fn start_graced(&mut self, id: i64, ttl_seconds: i64, now: Duration) {
         if self.is_counting {
-            let ttl = seconds(ttl_seconds).saturating_add(ACTIVATION_GRACE);
+            let ttl = match seconds(ttl_seconds) {
+                _ if mutated(Mutation::LeaseNoFreshTime) => Duration::ZERO,
+                ttl if mutated(Mutation::LeaseNoGrace) => ttl,
+                ttl => ttl.saturating_add(ACTIVATION_GRACE),
+            };
             self.clock.start(id, ttl, now);
         }
     }
@@ -98,6 +109,7 @@ impl Leases {
         } else {
             self.expiring = self.expiring.saturating_sub(1);
         }
+        let is_refused = is_refused && !mutated(Mutation::RefusedExpiryForgotten);
         if is_refused && self.clock.remaining(id, now) == Some(Duration::ZERO) {
             // It is there still, and its time is over.
             self.clock.start(id, Duration::ZERO, now);
@@ -109,7 +121,8 @@ impl Leases {
         let mut expired = self.clock.expire(confirmed, EXPIRING_MAX - self.expiring);
         // A revocation is on its way, and a grant of the same id may stand behind it: a second
         // revocation would end that lease instead of this one.
-        expired.retain(|id| !self.revoking.contains_key(id));
+        expired
+            .retain(|id| !self.revoking.contains_key(id) || mutated(Mutation::ExpiredWhileRevoked));
         self.expiring += expired.len();
         self.expired_total += expired.len() as u64;
         expired
@@ -136,7 +149,7 @@ impl Leases {
             return;
         };
         self.confirmed = confirmed;
-        if silence > SILENCE_MAX && !is_local {
+        if silence > SILENCE_MAX && !is_local && !mutated(Mutation::SilenceIgnored) {
             self.clock.extend_all(silence);
         }
     }

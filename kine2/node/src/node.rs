@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_mvcc::{
-    AlarmChange, AlarmKind, Answer as Answered, Applied, BackendStats, Command, Event as Change,
-    LeaseGrant, LogPosition, Refusal, Store, WatchHub,
+    AlarmChange, AlarmKind, Answer as Answered, Applied, BackendStats, Command, Compact,
+    Event as Change, LeaseGrant, LogPosition, Refusal, Store, WatchHub,
 };
 use kine2_replication::{
     Answer, Event as ReplicaEvent, Loaded, LogIndex, PartName, RequestId, WriteId,
@@ -99,7 +100,15 @@ impl<W> Node<W> {
                 self.on_submit(command, waiter);
                 return Ok(());
             }
+            Event::Read { waiter } if mutated(Mutation::ReadUnconfirmed) => {
+                self.output.answers.push((waiter, Ok(Done::Readable)));
+            }
             Event::Read { waiter } => self.ask(now, Read::Client(waiter)),
+            Event::KeepAlive { id, waiter } if mutated(Mutation::RenewalUnconfirmed) => {
+                let renewed = self.renew(id, now);
+                let answer = Ok(Done::KeptAlive(renewed));
+                self.output.answers.push((waiter, answer));
+            }
             Event::KeepAlive { id, waiter } => {
                 self.ask(now, Read::KeepAlive { id, waiter });
             }
@@ -273,6 +282,9 @@ impl<W> Node<W> {
         let (waiter, rejected) = match answer {
             // It was answered when it was applied.
             Answer::Committed(_) | Answer::ReadAt(_) => return,
+            Answer::Unknown if mutated(Mutation::UnknownAsUntried) => {
+                (self.proposals.abandon(request), Rejected::Unavailable)
+            }
             Answer::Unknown => (self.proposals.abandon(request), Rejected::Unknown),
             Answer::NotPrimary(config, primary) => (
                 self.proposals.refuse(request),
@@ -302,6 +314,9 @@ impl<W> Node<W> {
                 // The time counts from the answer: it may have stood still since the request.
                 let answer = if self.is_active() {
                     Ok(Done::KeptAlive(self.renew(id, now)))
+                } else if mutated(Mutation::RenewedAnywhere) {
+                    let ttl_seconds = self.store.lease_ttl(id);
+                    Ok(Done::KeptAlive(ttl_seconds.unwrap_or_default()))
                 } else {
                     Err(self.not_primary())
                 };
@@ -327,7 +342,14 @@ impl<W> Node<W> {
         entry: Logged<W>,
     ) -> Result<(), NodeError> {
         let before = self.store.revision();
-        let result = self.store.apply(entry.position, &entry.command)?;
+        let command = match &entry.command {
+            Command::Compact(_) if !entry.is_own && mutated(Mutation::CompactionNotApplied) => {
+                NOTHING
+            }
+            Command::Alarm(_) if !entry.is_own && mutated(Mutation::AlarmNotApplied) => NOTHING,
+            command => command,
+        };
+        let result = self.store.apply(entry.position, command)?;
         if let Command::LeaseRevoke { id } = entry.command
             && entry.is_own
         {
@@ -337,14 +359,20 @@ impl<W> Node<W> {
         }
         self.stats.committed_total += 1;
         self.after_apply(now, &entry, &result);
-        if self.store.revision() > before {
+        let is_silent = match &entry.command {
+            Command::LeaseRevoke { .. } => mutated(Mutation::WatchMissesExpiry),
+            _ => !entry.is_own && mutated(Mutation::WatchOwnOnly),
+        };
+        if self.store.revision() > before && !is_silent {
             self.publish();
         }
         let Some(waiter) = entry.waiter else {
             return Ok(());
         };
         match (result, &entry.command) {
-            (Ok(applied), Command::Compact(compact)) if compact.physical => {
+            (Ok(applied), Command::Compact(compact))
+                if compact.physical && !mutated(Mutation::CompactionAnsweredEarly) =>
+            {
                 self.saving.await_space_work(waiter, applied);
             }
             (result, _) => {
@@ -365,7 +393,7 @@ impl<W> Node<W> {
                 let LeaseGrant { id, ttl_seconds } = *grant;
                 if entry.is_own {
                     self.leases.start(id, ttl_seconds, now);
-                } else {
+                } else if !mutated(Mutation::LeaseOfOtherNotStarted) {
                     self.leases.start_graced(id, ttl_seconds, now);
                 }
             }
@@ -382,6 +410,9 @@ impl<W> Node<W> {
         self.scratch
             .extend(self.store.events_since(revision).map(Arc::clone));
         self.watches.publish(revision, &self.scratch);
+        if mutated(Mutation::WatchToldTwice) {
+            self.watches.publish(revision, &self.scratch);
+        }
         self.scratch.clear();
     }
 
@@ -396,6 +427,12 @@ impl<W> Node<W> {
         let keep = self.replica.unit.keep_from(&self.replica.part);
         if let (Some(spare), Some(keep)) = (spare, keep) {
             self.output.cut_below = Some(LogIndex(spare).min(keep));
+            if mutated(Mutation::CutIgnoresPeer) {
+                self.output.cut_below = Some(LogIndex(spare));
+            }
+            if mutated(Mutation::CutBeyondCheckpoint) {
+                self.output.cut_below = Some(LogIndex(self.store.applied().index));
+            }
         }
         self.answer_compactions();
     }
@@ -412,7 +449,7 @@ impl<W> Node<W> {
             .take()
             .and_then(|due| now.checked_sub(due))
             .unwrap_or_default();
-        if stall >= STALL_MIN {
+        if stall >= STALL_MIN && !mutated(Mutation::StallIgnored) {
             self.leases.on_stall(stall);
         }
         if now >= self.replica.unit.deadline() {
@@ -432,7 +469,7 @@ impl<W> Node<W> {
     /// T3: what is due expires by itself where nobody else has a say, else after a confirmation
     /// that began when it was due.
     fn drive_leases(&mut self, now: Duration) {
-        if !self.is_active() {
+        if !self.is_active() && !mutated(Mutation::LeaseCountsOn) {
             return;
         }
         let is_local = self.reads_locally();
@@ -442,7 +479,7 @@ impl<W> Node<W> {
         if self.next_expiry().is_none_or(|due| due > now) {
             return;
         }
-        if is_local {
+        if is_local || mutated(Mutation::ExpiryUnconfirmed) || mutated(Mutation::LeaseCountsOn) {
             self.expire(now);
         } else if !self.leases.is_confirming {
             self.leases.is_confirming = true;
@@ -461,9 +498,11 @@ impl<W> Node<W> {
 
     /// When a lease expires next. A corrupt store refuses to revoke any (`etcd S53`).
     fn next_expiry(&self) -> Option<Duration> {
-        let is_corrupt = self.store.has_alarm(AlarmKind::Corrupt);
+        let is_corrupt =
+            self.store.has_alarm(AlarmKind::Corrupt) && !mutated(Mutation::WakesForCorrupt);
         // A node whose disk failed is not told any more that it does not serve.
-        let expires = self.is_active() && !is_corrupt;
+        let is_active = self.is_active() || mutated(Mutation::LeaseCountsOn);
+        let expires = is_active && !is_corrupt;
         let due = self.leases.next_expiry().filter(|_| expires)?;
         // While it is being confirmed there is nothing to wake up for.
         (!self.leases.is_confirming).then_some(due)
@@ -472,7 +511,9 @@ impl<W> Node<W> {
     /// Whether a slice of a compaction's work can be done: the backend takes one at a time, and
     /// a node that is about to stop leaves the rest to its next start.
     fn has_space_work(&self) -> bool {
-        self.store.can_compact_step() && !self.saving.is_settling()
+        self.store.can_compact_step()
+            && !self.saving.is_settling()
+            && !mutated(Mutation::SpaceWorkStops)
     }
 
     fn fill_state_batch(&mut self, now: Duration) {
@@ -500,6 +541,12 @@ impl<W> Node<W> {
         self.output.checkpoint = true;
     }
 }
+
+/// A command that a store refuses, for one that is broken on purpose not to be carried out.
+const NOTHING: &Command = &Command::Compact(Compact {
+    revision: -1,
+    physical: false,
+});
 
 pub(crate) fn new_saving<W>(options: &NodeOptions, now: Duration) -> Saving<W> {
     Saving::new(

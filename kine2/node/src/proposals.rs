@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use kine2_mutation::{Mutation, mutated};
 use kine2_mvcc::{Command, LogPosition};
 use kine2_replication::{Entry, LogIndex, Position, RequestId};
 
@@ -71,6 +72,11 @@ impl<W> Proposals<W> {
             command.encode(&mut buffer);
             taken.push((command, waiter, buffer.len()));
         }
+        if mutated(Mutation::AnswersSwapped)
+            && let [(_, one, _), (_, other, _), ..] = &mut taken[..]
+        {
+            std::mem::swap(one, other);
+        }
         let buffer = buffer.freeze();
         let mut start = 0;
         for (command, waiter, end) in taken {
@@ -99,10 +105,11 @@ impl<W> Proposals<W> {
                 },
                 None => decode(entry)?,
             };
-            if self
-                .logged
-                .back()
-                .is_some_and(|last| last.position.index + 1 != logged.position.index)
+            if !mutated(Mutation::CutCommandsStay)
+                && self
+                    .logged
+                    .back()
+                    .is_some_and(|last| last.position.index + 1 != logged.position.index)
             {
                 // What is committed already is read from the disk where it is needed.
                 self.logged.clear();
@@ -140,6 +147,9 @@ impl<W> Proposals<W> {
 
     /// The log was cut to end here.
     pub(crate) fn on_truncated(&mut self, last: Position) {
+        if mutated(Mutation::CutCommandsStay) {
+            return;
+        }
         let is_gone = |logged: &mut Logged<W>| logged.position.index > last.index.0;
         while self.logged.pop_back_if(is_gone).is_some() {}
         while self.read.pop_back_if(is_gone).is_some() {}
@@ -186,8 +196,15 @@ impl<W> Proposals<W> {
     /// Nothing is ordered here any more: all who wait for a place in the log.
     pub(crate) fn take_queue(&mut self) -> Vec<W> {
         let mut waiters = Vec::new();
+        let mut kept = Vec::new();
         while let Some(waiting) = self.queue.pop(0) {
+            if mutated(Mutation::RefusedStays) {
+                kept.push(waiting.command);
+            }
             waiters.extend(waiting.waiter);
+        }
+        for command in kept {
+            self.queue.push(command, None);
         }
         waiters
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{
     Act, Answer, Body, DataState, Durable, Event, HardState, Incarnation, Loaded, PartName, Record,
     Step, Timers, Unit, Write, WriteId,
@@ -66,7 +67,9 @@ impl Replica {
     pub(crate) fn next_step(&mut self) -> Option<Act> {
         self.steps.extend(self.unit.take_steps());
         let durable = self.durable;
-        if let Some(step) = self.steps.pop_front_if(|step| step.after <= durable) {
+        let is_due =
+            |step: &mut Step| step.after <= durable || mutated(Mutation::StepsBeforeDurable);
+        if let Some(step) = self.steps.pop_front_if(is_due) {
             return Some(step.act);
         }
         if !self.is_failed {
@@ -126,6 +129,7 @@ impl Replica {
         let mut out: Vec<LogRecord> = Vec::with_capacity(records.len());
         for record in records {
             match record {
+                Record::Hard(_) if mutated(Mutation::OwnRecordLost) => {}
                 Record::Hard(hard) => {
                     self.hard = *hard;
                     self.push_own(&mut out);
@@ -185,7 +189,7 @@ fn refused(act: Act) -> Act {
             request,
             answer: match answer {
                 Answer::Committed(_) => Answer::Unknown,
-                Answer::ReadAt(_) => Answer::Unavailable,
+                Answer::ReadAt(_) if !mutated(Mutation::FailedDiskReads) => Answer::Unavailable,
                 other => other,
             },
         },

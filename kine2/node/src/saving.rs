@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_mvcc::{Applied, BackendStats, LogPosition, Revision, StateBatch};
 
 /// How much is gathered before the backend gets it: a batch of many changes costs it little more
@@ -178,7 +179,10 @@ impl<W> Saving<W> {
         self.checkpointing = false;
         self.durable = self.covered;
         self.last_checkpoint_at = now;
-        let before = std::mem::replace(&mut self.last_checkpoint, position);
+        let mut before = std::mem::replace(&mut self.last_checkpoint, position);
+        if mutated(Mutation::CutAtNewestCheckpoint) {
+            before = position;
+        }
         (before.index > 0).then_some(before.index + 1)
     }
 
@@ -202,7 +206,10 @@ impl<W> Saving<W> {
 
     /// The compactions whose work is durable.
     pub(crate) fn take_durable(&mut self) -> impl Iterator<Item = (W, Applied)> {
-        let durable = self.durable;
+        let durable = match mutated(Mutation::CheckpointCoversAll) {
+            true => self.taken,
+            false => self.durable,
+        };
         self.physical
             .extract_if(.., move |physical| {
                 physical.batch.is_some_and(|batch| batch <= durable)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_mvcc::{
     Alarm, AlarmChange, AlarmKind, BackendError, BackendStats, Command, HashJob, Polled,
     RangeAnswer, RangeQuery, ReadError, Revision, Store, StoreHash, StoreStats, StreamId, WatchHub,
@@ -27,7 +28,8 @@ impl<W> Node<W> {
     #[must_use]
     pub fn reads_locally(&self) -> bool {
         let (unit, part) = (&self.replica.unit, &self.replica.part);
-        unit.reads_locally(part) && self.store.applied().index >= unit.commit_index(part).0
+        let is_applied = self.store.applied().index >= unit.commit_index(part).0;
+        unit.reads_locally(part) && (is_applied || mutated(Mutation::ReadUnapplied))
     }
 
     /// The replica: its configuration, state and words.

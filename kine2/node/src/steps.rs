@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_mvcc::{Store, WatchHub};
 use kine2_replication::{Act, Entry, Event as ReplicaEvent, LogIndex, Position, Record, Write};
 
@@ -20,13 +21,18 @@ impl<W> Node<W> {
     pub(crate) fn carry_out(&mut self, now: Duration) -> Result<(), NodeError> {
         while let Some(act) = self.replica.next_step() {
             match act {
-                Act::Write(write) => self.on_write(write)?,
+                Act::Write(write) => {
+                    self.on_write(write)?;
+                    self.break_order_of_write(now)?;
+                }
                 Act::Apply { part, through } => {
                     if !self.apply_through(now, through)? {
                         // Who takes long to apply a log is alive all the same.
                         let signs = self.replica.take_signs_of_life();
                         let signs = signs.into_iter().map(Work::Act);
-                        self.output.work.extend(signs);
+                        if !mutated(Mutation::SignsOfLifeWait) {
+                            self.output.work.extend(signs);
+                        }
                         self.replica.put_back(Act::Apply { part, through });
                         return Ok(());
                     }
@@ -60,7 +66,9 @@ impl<W> Node<W> {
                 Record::Entries(entries) => self.proposals.on_entries(entries)?,
                 Record::Truncate(last) => self.proposals.on_truncated(*last),
                 Record::Reset(_) => {
-                    self.proposals.on_reset();
+                    if !mutated(Mutation::ResetKeepsCommands) {
+                        self.proposals.on_reset();
+                    }
                     if let Some(incoming) = &mut self.incoming {
                         incoming.write = Some(write.id);
                     }
@@ -70,6 +78,21 @@ impl<W> Node<W> {
         }
         let write = self.replica.encode(write);
         self.output.work.push(Work::Write(write));
+        Ok(())
+    }
+
+    /// For tests: what must wait until a write is durable, or committed, is done at once.
+    fn break_order_of_write(&mut self, now: Duration) -> Result<(), NodeError> {
+        let is_switching = |incoming: &Incoming| incoming.write.is_some();
+        if mutated(Mutation::SwitchBeforeDurable)
+            && self.incoming.as_ref().is_some_and(is_switching)
+        {
+            self.switch_state(now);
+        }
+        if mutated(Mutation::AppliedBeforeCommit) {
+            let last = self.replica.unit.last_index(&self.replica.part);
+            self.apply_through(now, last)?;
+        }
         Ok(())
     }
 
@@ -161,14 +184,20 @@ impl<W> Node<W> {
     pub(crate) fn switch_state(&mut self, now: Duration) {
         let incoming = self.incoming.take().expect("the caller looked");
         self.store = *incoming.store;
-        self.watches = WatchHub::new(self.options.watch);
+        if !mutated(Mutation::SwitchKeepsWatches) {
+            self.watches = WatchHub::new(self.options.watch);
+            self.output.streams_ended = true;
+        }
         let settles = self.saving.is_settling();
-        self.saving = new_saving(&self.options, now);
+        if !mutated(Mutation::SwitchKeepsSaving) {
+            self.saving = new_saving(&self.options, now);
+        }
         if settles {
             self.saving.settle();
         }
-        self.output.state = None;
-        self.output.streams_ended = true;
+        if !mutated(Mutation::SwitchKeepsBatch) {
+            self.output.state = None;
+        }
         self.output.work.push(Work::SwitchState);
     }
 }

@@ -5,19 +5,52 @@ use kine2_mutation::{Mutation, Room, asked, hunt};
 use kine2_sim::plan::Plan;
 use kine2_sim::world::World;
 
-/// Found within few seeds by a store alone.
+/// Found within few seeds, some of each room.
 const SOON: &[Mutation] = &[
     Mutation::AckBeforeDurable,
     Mutation::AsyncCommit,
-    Mutation::LocalRead,
-    Mutation::NoRun,
+    Mutation::CommitUnverified,
+    Mutation::NoBarrier,
+    Mutation::AddNoJoint,
+    Mutation::AppliedBeforeCommit,
+    Mutation::StepsBeforeDurable,
+    Mutation::OwnRecordLost,
+    Mutation::ReadUnconfirmed,
+    Mutation::ReadUnapplied,
+    Mutation::UnknownAsUntried,
+    Mutation::RefusedStays,
+    Mutation::AnswersSwapped,
+    Mutation::LeasesNotActivated,
+    Mutation::LeaseNoFreshTime,
+    Mutation::LeaseOfOtherNotStarted,
+    Mutation::StallIgnored,
+    Mutation::WakesForCorrupt,
+    Mutation::RenewedAnywhere,
+    Mutation::WatchToldTwice,
+    Mutation::WatchOwnOnly,
+    Mutation::WatchMissesExpiry,
+    Mutation::SwitchBeforeDurable,
+    Mutation::CompactionNotApplied,
+    Mutation::AlarmNotApplied,
+    Mutation::LogNoFlush,
+    Mutation::LogNoDirectoryFlush,
+    Mutation::LogTruncationIgnored,
+    Mutation::LogHardStateLost,
+    Mutation::VersionNotRaised,
+    Mutation::LeaseKeysStay,
+    Mutation::LeaseUnsaved,
+    Mutation::CompactTooMuch,
+    Mutation::CompactedReadable,
+    Mutation::WatchMissesFull,
 ];
 /// Seeds after which one of them is given up.
 const SOON_SEEDS: u64 = 60;
 
 #[test]
 fn each_broken_rule_is_found() {
-    let (mutations, seeds) = asked(Mutation::of(Room::Replication), SOON, SOON_SEEDS);
+    let rooms = [Room::Node, Room::Log, Room::Store, Room::Replication];
+    let all = rooms.into_iter().flat_map(Mutation::of).collect();
+    let (mutations, seeds) = asked(all, SOON, SOON_SEEDS);
     hunt(&mutations, seeds, |seed| {
         if let Err(story) = World::run(Plan::of(seed)) {
             // What failed comes last.
