@@ -13,6 +13,8 @@ use crate::status::{ask, is_primary};
 
 /// How often each node is asked.
 const EVERY: Duration = Duration::from_millis(50);
+/// Between two answers that came sooner a node did not stand still.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
 /// A primary that was replaced and does not know yet answers nothing, but says so this late.
 const LATE_MAX: Duration = Duration::from_secs(2);
 
@@ -78,6 +80,8 @@ fn follow(node: Node, dir: &Path, stop: &AtomicBool) -> Vec<Tenure> {
         };
         let text = |name: &str| status[name].as_str().unwrap_or_default().to_owned();
         let (epoch, state) = (text("epoch"), text("state"));
+        // It stood still meanwhile, or the machine did: what it was then is not known.
+        is_same &= asked.elapsed() < ANSWERED_WITHIN;
         match tenures.last_mut() {
             Some(last) if is_same && last.epoch == epoch && last.state == state => last.to = asked,
             _ => tenures.push(Tenure {
