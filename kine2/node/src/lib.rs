@@ -22,6 +22,6 @@ mod steps;
 pub use event::{Event, NodeError, NodeOptions, NodeStats};
 pub use lease_clock::ACTIVATION_GRACE;
 pub use node::Node;
-pub use output::{Done, LogRead, LogReader, LogRecord, LogWrite, Output, Rejected, Work};
+pub use output::{Cut, Done, LogRead, LogReader, LogRecord, LogWrite, Output, Rejected, Work};
 pub use queue::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX};
 pub use replica::STORE;

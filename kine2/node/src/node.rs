@@ -10,12 +10,12 @@ use kine2_mvcc::{
     Event as Change, LeaseGrant, LogPosition, Refusal, Store, WatchHub,
 };
 use kine2_replication::{
-    Answer, Event as ReplicaEvent, Loaded, LogIndex, PartName, RequestId, WriteId,
+    Answer, Event as ReplicaEvent, Loaded, LogIndex, PartName, RequestId, Standing, WriteId,
 };
 
 use crate::event::{Event, NodeError, NodeOptions, NodeStats};
 use crate::leases::Leases;
-use crate::output::{Done, Output, Rejected};
+use crate::output::{Cut, Done, Output, Rejected};
 use crate::proposals::{Logged, Proposals};
 use crate::reads::{Read, Reads};
 use crate::replica::Replica;
@@ -426,13 +426,19 @@ impl<W> Node<W> {
         // L6: what the peer still needs is kept as well.
         let keep = self.replica.unit.keep_from(&self.replica.part);
         if let (Some(spare), Some(keep)) = (spare, keep) {
-            self.output.cut_below = Some(LogIndex(spare).min(keep));
-            if mutated(Mutation::CutIgnoresPeer) {
-                self.output.cut_below = Some(LogIndex(spare));
-            }
-            if mutated(Mutation::CutBeyondCheckpoint) {
-                self.output.cut_below = Some(LogIndex(self.store.applied().index));
-            }
+            let config = self.replica.unit.config();
+            let standing = config.standing(&self.replica.part);
+            let below = if mutated(Mutation::CutIgnoresPeer) {
+                LogIndex(spare)
+            } else if mutated(Mutation::CutBeyondCheckpoint) {
+                LogIndex(self.store.applied().index)
+            } else {
+                LogIndex(spare).min(keep)
+            };
+            self.output.cut = Some(Cut {
+                below,
+                peer_is_out: config.members.len() > 1 && standing != Some(Standing::Mirror),
+            });
         }
         self.answer_compactions();
     }

@@ -27,9 +27,19 @@ pub struct Output<W> {
     pub checkpoint: bool,
     /// Damage to the state that a read met: tell the operator. The alarm is on its way.
     pub damage: Option<String>,
-    /// The log below this index is not needed any more. Once it is cut, report
-    /// [`LogCut`](kine2_replication::Event::LogCut).
-    pub cut_below: Option<LogIndex>,
+    /// What of the log may go.
+    pub cut: Option<Cut>,
+}
+
+/// What of the log is not needed any more. Once it is cut, report
+/// [`LogCut`](kine2_replication::Event::LogCut).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The first entry that is needed.
+    pub below: LogIndex,
+    /// The peer is out, and comes back sooner by log than by a snapshot: what there is room for is
+    /// kept for it (`repl L6`).
+    pub peer_is_out: bool,
 }
 
 impl<W> Default for Output<W> {
@@ -42,7 +52,7 @@ impl<W> Default for Output<W> {
             state: None,
             checkpoint: false,
             damage: None,
-            cut_below: None,
+            cut: None,
         }
     }
 }

@@ -142,6 +142,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Size of a log segment",
     ),
     key(
+        "log-keep",
+        "bytes such as 2GiB",
+        "2GiB",
+        "Log kept for a peer that is out, at most a tenth of the disk: it catches up without a copy of the state",
+    ),
+    key(
         "cache-bytes",
         "bytes such as 64MiB",
         "",

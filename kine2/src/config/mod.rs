@@ -34,6 +34,8 @@ pub(crate) struct ServeConfig {
     pub(crate) txn_ops_max: usize,
     pub(crate) state_engine: String,
     pub(crate) segment_bytes: u64,
+    /// Of log kept for a peer that is out, if the disk has ten times as much.
+    pub(crate) log_keep_bytes: u64,
     pub(crate) cache_bytes: usize,
     pub(crate) checkpoint_bytes: usize,
     pub(crate) checkpoint_interval: Duration,
@@ -120,6 +122,7 @@ impl ServeConfig {
                 .bytes("segment-bytes", 1 << 20, 1 << 30)?
                 .unwrap_or(kine2_wal::DEFAULT_SEGMENT_BYTES)
                 .next_multiple_of(4096),
+            log_keep_bytes: reader.bytes("log-keep", 0, u64::MAX)?.unwrap_or(2 << 30),
             cache_bytes: to_usize(reader.bytes("cache-bytes", 0, u64::MAX)?, cache_default),
             checkpoint_bytes: to_usize(
                 reader.bytes("checkpoint-bytes", 1 << 20, 1 << 30)?,

@@ -377,8 +377,8 @@ fn turn(driver: &Driver) -> anyhow::Result<Duration> {
     if output.checkpoint {
         driver.state.checkpoint();
     }
-    if let Some(index) = output.cut_below {
-        driver.log.cut_below(index);
+    if let Some(cut) = output.cut {
+        driver.log.cut(cut);
     }
     shared.on_applied(applied);
     Ok(next_wake)

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use kine2_wal::{Prepared, WalError};
+use kine2_node::Cut;
+use kine2_wal::{LogIndex, Prepared, WalError};
 use tracing::{info, warn};
 
 use super::log_thread::Log;
@@ -16,19 +17,49 @@ const RESERVE_PART: u64 = 2;
 pub(super) const DISK_FULL: &str =
     " (what was answered is safe: make room on the disk, and kine2 starts again)";
 
-/// The log's directory, and whether its disk was found full.
+/// The share of the disk that a log kept for a peer that is out may have.
+const KEEP_PART: u64 = 10;
+
+/// The log's directory, whether its disk was found full, and what is kept of the log for a peer
+/// that is out.
 #[derive(Debug)]
 pub(super) struct LogSpace {
     dir: PathBuf,
     is_full: bool,
+    /// Bytes of log kept at most (`repl L6`, log_keep).
+    keep_bytes: u64,
+    /// What only the peer needs begins before this entry.
+    spared: Option<LogIndex>,
 }
 
 impl LogSpace {
-    pub(super) const fn new(dir: PathBuf) -> Self {
+    /// `keep_bytes` is for a disk that has ten times as much.
+    pub(super) fn new(dir: PathBuf, keep_bytes: u64) -> Self {
+        let disk = rustix::fs::statvfs(&dir)
+            .map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
         Self {
             dir,
             is_full: false,
+            keep_bytes: keep_bytes.min(disk / KEEP_PART),
+            spared: None,
         }
+    }
+
+    /// The first entry to keep. For a peer that is out the log is kept back to `keep_bytes`, but
+    /// not where there is no room for the next segment.
+    pub(super) fn first_to_keep(&mut self, log: &Log, cut: Cut) -> LogIndex {
+        self.spared = None;
+        if !cut.peer_is_out || self.is_full {
+            return cut.below;
+        }
+        let first = log.first_of_last(self.keep_bytes).min(cut.below);
+        self.spared = (first < cut.below).then_some(cut.below);
+        first
+    }
+
+    /// Once the disk is full: below which entry the log goes after all.
+    pub(super) fn take_spared(&mut self) -> Option<LogIndex> {
+        self.is_full.then(|| self.spared.take()).flatten()
     }
 
     /// Whether the next segment could not be made ready.
@@ -95,9 +126,9 @@ mod tests {
     #[test]
     fn room_is_what_the_disk_has_and_a_disk_that_does_not_tell_is_tried() {
         let dir = tempfile::tempdir().unwrap();
-        let space = LogSpace::new(dir.path().to_owned());
+        let space = LogSpace::new(dir.path().to_owned(), 0);
         assert!(!space.has_room(u64::MAX));
         assert!(!space.has_room(1 << 60));
-        assert!(LogSpace::new("/is/not/there".into()).has_room(1));
+        assert!(LogSpace::new("/is/not/there".into(), 0).has_room(1));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kine2_node::{LogRead, LogRecord, LogWrite};
+use kine2_node::{Cut, LogRead, LogRecord, LogWrite};
 use kine2_wal::{Entry, FileDisk, LogIndex, Position, Wal, WalError};
 use tracing::warn;
 
@@ -31,7 +31,7 @@ const STEP_EVERY_BYTES: usize = 512 << 10;
 enum Job {
     Write(LogWrite),
     Read(LogRead),
-    CutBelow(LogIndex),
+    Cut(Cut),
     Locate(LogIndex),
     PutAway(Box<ToPutAway>),
 }
@@ -67,8 +67,8 @@ impl LogThread {
         self.send(Job::Read(read));
     }
 
-    pub(super) fn cut_below(&self, index: LogIndex) {
-        self.send(Job::CutBelow(index));
+    pub(super) fn cut(&self, cut: Cut) {
+        self.send(Job::Cut(cut));
     }
 
     /// Asks for the position of an entry.
@@ -164,8 +164,9 @@ fn run(
                 };
                 position.map(|position| shared.finish(Finished::Exporting(position)))
             }
-            Ok(Job::CutBelow(index)) => {
-                let result = log.cut_below(index);
+            Ok(Job::Cut(cut)) => {
+                let below = space.first_to_keep(&log, cut);
+                let result = log.cut_below(below);
                 shared.finish(Finished::LogCut(log.base()));
                 result
             }
@@ -185,6 +186,14 @@ fn run(
                 return;
             }
         };
+        let result = result.and_then(|()| match space.take_spared() {
+            Some(below) => {
+                log.cut_below(below)?;
+                shared.finish(Finished::LogCut(log.base()));
+                Ok(())
+            }
+            None => Ok(()),
+        });
         if let Err(error) = result {
             // The log is closed now: the next batch would fail, and this one tells why.
             shared.finish(Finished::Logged(Err(error)));

@@ -139,7 +139,7 @@ async fn run(
     node.set_state_bytes(backend.stats()?);
     let shared = Arc::new(Shared::new(node, config.data_dir.clone(), started));
     let metrics = Arc::new(RuntimeMetrics::default());
-    let space = LogSpace::new(config.data_dir.join(LOG_DIR));
+    let space = LogSpace::new(config.data_dir.join(LOG_DIR), config.log_keep_bytes);
     let log = LogThread::spawn(log, space, Arc::clone(&shared), Arc::clone(&metrics))
         .context("start the log thread")?;
     let state = StateThread::spawn(

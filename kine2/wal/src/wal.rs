@@ -246,6 +246,19 @@ impl<D: Disk> Wal<D> {
         })
     }
 
+    /// The first entry of so many whole segments at the end that they have `bytes`; the first of
+    /// the log if it has fewer.
+    #[must_use]
+    pub fn first_of_last(&self, bytes: u64) -> LogIndex {
+        let mut sum = 0;
+        let enough = self.segments.iter().rev().find(|segment| {
+            sum += segment.file.bytes;
+            sum >= bytes
+        });
+        let base = enough.unwrap_or(&self.segments[0]).base;
+        base.index.next()
+    }
+
     /// Brings the next segment nearer, so that a roll does not have to wait for it. To be called
     /// when idle, until it is done. What is staged is made durable first.
     ///

@@ -163,6 +163,23 @@ fn the_newest_hard_state_survives_rolls_and_cuts() {
 }
 
 #[test]
+fn the_last_segments_with_so_many_bytes_are_found() {
+    let disk = FakeDisk::new();
+    let (mut wal, _) = open(&disk);
+    for number in 1..=500 {
+        wal.append(term(1), &payload(number, 1000)).unwrap();
+    }
+    wal.sync().unwrap();
+    assert_eq!(wal.first_of_last(u64::MAX), LogIndex(1));
+    assert_eq!(wal.first_of_last(wal.size_bytes()), LogIndex(1));
+    assert!(wal.first_of_last(0) > LogIndex(400));
+    let half = wal.first_of_last(wal.size_bytes() / 2);
+    wal.cut_below(half).unwrap();
+    assert_eq!(wal.first_index(), half);
+    assert!(wal.size_bytes() * 2 >= 500_000, "{}", wal.size_bytes());
+}
+
+#[test]
 fn cutting_gives_back_whole_segments_and_keeps_the_index_asked_for() {
     let disk = FakeDisk::new();
     let (mut wal, _) = open(&disk);

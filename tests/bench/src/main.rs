@@ -20,6 +20,7 @@ mod meter;
 mod plan;
 mod process;
 mod protobuf;
+mod reintegration;
 mod report;
 mod requests;
 mod restart;
@@ -34,6 +35,15 @@ use clap::Parser;
 
 use plan::Options;
 
+fn reintegrate(options: &Options, missed: usize) -> anyhow::Result<()> {
+    let program = servers::Program::build(servers::Kind::Pair, options.kine2.as_deref())?;
+    let dir = options.dir.join("reintegration");
+    options
+        .keys
+        .iter()
+        .try_for_each(|keys| reintegration::run(&program.path, &dir, *keys, missed))
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match (&options.report, options.echo) {
@@ -42,7 +52,10 @@ fn main() -> ExitCode {
         (None, None) if options.transport => options
             .plan()
             .and_then(|plan| transport::run(plan.rounds, plan.window)),
-        (None, None) => harness::run(&options),
+        (None, None) => match options.missed {
+            Some(missed) => reintegrate(&options, missed),
+            None => harness::run(&options),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -60,6 +60,26 @@ impl Meter {
         self.ops.get()
     }
 
+    /// Counts latencies closely until `until` is over; processor time is not looked at.
+    pub(crate) async fn count_while(
+        &self,
+        until: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Counted> {
+        let begun = std::time::Instant::now();
+        self.counting.set(true);
+        let ended = until.await;
+        self.counting.set(false);
+        ended?;
+        let mut latencies_us = self.latencies_us.take();
+        latencies_us.sort_unstable();
+        Ok(Counted {
+            took: begun.elapsed(),
+            latencies_us,
+            client_cpu: Duration::ZERO,
+            server_cpu: Duration::ZERO,
+        })
+    }
+
     /// Counts closely for `window`.
     pub(crate) async fn count(&self, window: Duration, pids: &[u32]) -> anyhow::Result<Counted> {
         let server = Usage::of(pids)?;

@@ -98,6 +98,11 @@ pub(crate) struct Options {
     /// beside a stream of tonic.
     #[arg(long)]
     pub(crate) transport: bool,
+    /// Measures instead how a node of a pair comes back that missed so many MB of values: with how
+    /// many keys, MB missed, seconds until it is in sync, milliseconds of 800 updates a second
+    /// (median and 99th percentile) before and meanwhile, and the ratio of the last.
+    #[arg(long)]
+    pub(crate) missed: Option<usize>,
     /// Serves the echo.
     #[arg(long, hide = true)]
     pub(crate) echo: Option<SocketAddr>,

@@ -105,7 +105,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) kind: Kind,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) version: String,
 }
 

@@ -238,7 +238,8 @@ impl Pair {
             .arg(format!("--name={}", node.name()))
             .arg(format!("--listen-client={}", self.url(node)))
             .arg(format!("--listen-peer={}", self.net.peer(node)))
-            .args(["--segment-bytes=1MiB", "--checkpoint-bytes=1MiB"]);
+            .args(["--segment-bytes=1MiB", "--checkpoint-bytes=1MiB"])
+            .arg("--log-keep=8MiB");
         all
     }
 

@@ -194,6 +194,27 @@ fn a_node_that_was_wiped_joins_again_and_gets_all() {
     });
 }
 
+/// `repl L6`: the log is kept for a peer that is out, over many checkpoints.
+#[test]
+fn a_node_that_was_away_catches_up_by_log() {
+    run(async {
+        let mut pair = Pair::start();
+        pair.kill(Node::B);
+        pair.wait_for(Node::A, "ALONE");
+        let a = Client::new(&pair.url(Node::A));
+        let value = "x".repeat(100 << 10);
+        for number in 0..50 {
+            let key = format!("big/{}", number % 20);
+            a.put(&key, &value, PATIENCE).await.unwrap();
+        }
+        let start = |pair: &mut Pair| pair.start_node(Node::B);
+        let (written, _) = under_load(&mut pair, Node::A, start, 500).await;
+        check_equal(&pair, &written).await;
+        let log = pair.log("a");
+        assert!(!log.contains("sent a snapshot"), "{log}");
+    });
+}
+
 #[test]
 fn a_node_that_is_far_behind_gets_a_snapshot() {
     run(async {

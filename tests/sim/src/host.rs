@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use kine2_mvcc::{Command, Revision};
-use kine2_node::{Done, Event, LogRecord, LogWrite, Output, Rejected, Work};
+use kine2_node::{Cut, Done, Event, LogRecord, LogWrite, Output, Rejected, Work};
 use kine2_replication::{
     Act, Body, Event as ReplicaEvent, Frame, Link, LogIndex, Notice, Standing, Tell, WitnessWord,
 };
@@ -162,7 +162,7 @@ impl World {
             let (life, after) = (self.machines[n].life, self.flush_time());
             self.push(after, Due::Engine(n, life));
         }
-        if let Some(keep) = output.cut_below {
+        if let Some(Cut { below: keep, .. }) = output.cut {
             let life = self.machines[n].life;
             self.push(Duration::ZERO, Due::Cut(n, life, keep));
         }

@@ -111,7 +111,7 @@ impl Bench {
             }
         }
         self.answers.extend(output.answers);
-        self.cuts.extend(output.cut_below);
+        self.cuts.extend(output.cut.map(|cut| cut.below));
         if let Some(batch) = output.state {
             assert!(self.batch.replace(batch).is_none(), "one batch at a time");
         }
