@@ -52,6 +52,22 @@ pub enum WaitReason {
     WitnessRegressed,
 }
 
+impl WaitReason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Outdated,
+        Self::NoPrimary,
+        Self::NoWitness,
+        Self::Isolated,
+        Self::Resolving,
+        Self::Inconsistent,
+        Self::Diverged,
+        Self::Twin,
+        Self::Failed,
+        Self::WitnessRegressed,
+    ];
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

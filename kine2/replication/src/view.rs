@@ -77,6 +77,13 @@ impl Unit {
         self.peer.echoed_sent
     }
 
+    /// When the peer was last heard to be active, or to have heard this node; the start, if it was not
+    /// since then.
+    #[must_use]
+    pub fn peer_heard_at(&self) -> Duration {
+        self.peer.heard_active.max(self.peer.echoed_sent)
+    }
+
     /// Nobody else is there to be heard or told anything: no peer, and no witness.
     pub(crate) fn is_by_itself(&self) -> bool {
         let config = &self.hard.config;

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod config;
+mod events;
 mod operate;
 mod serve;
 
@@ -36,6 +37,7 @@ pub(crate) fn run() -> ExitCode {
             println!("kine2 {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
+        Some(("events", given)) => events::run(given),
         Some((name, given)) => match order(name, given) {
             Some((given, order)) => operate::run(given, order),
             None => unreachable!("clap knows the commands"),
@@ -155,6 +157,7 @@ fn for_a_running_node() -> Vec<Command> {
             "status",
             "Show both nodes, and whether one can fail over now",
         ),
+        events::command(),
         operating(
             "join-token",
             "Print a one-time code for a node that is to join",

@@ -14,12 +14,10 @@ const REFUSED: u8 = 3;
 /// Has the order carried out where the arguments say, and prints how it ended.
 pub(super) fn run(given: &ArgMatches, order: Order) -> anyhow::Result<ExitCode> {
     let config = ServeConfig::check(&super::settings(given)?, &super::machine())?;
-    let node = match given.get_one::<String>("node").map(String::as_str) {
-        Some("all") => For::All,
-        Some(name) => For::Named(name.to_owned()),
+    let node = match node(given) {
         // Both nodes at a glance.
         None if order == Order::Status => For::All,
-        None => For::This,
+        node => node.unwrap_or(For::This),
     };
     let answers = admin::ask(&config.data_dir, &Request { node, order })?;
     if given.get_one::<String>("output").map(String::as_str) == Some("json") {
@@ -36,18 +34,31 @@ pub(super) fn run(given: &ArgMatches, order: Order) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::from(worst.unwrap_or(super::FAILED)))
 }
 
-const fn code(answer: &Answer) -> u8 {
+/// Which node the arguments name.
+pub(super) fn node(given: &ArgMatches) -> Option<For> {
+    match given.get_one::<String>("node").map(String::as_str)? {
+        "all" => Some(For::All),
+        name => Some(For::Named(name.to_owned())),
+    }
+}
+
+/// The exit status that an answer asks for.
+pub(super) const fn code(answer: &Answer) -> u8 {
     match answer {
-        Answer::Done(_) | Answer::Status(_) => 0,
+        Answer::Done(_) | Answer::Status(_) | Answer::Events(_) => 0,
         Answer::Failed(_) => super::FAILED,
         Answer::Refused(_) => REFUSED,
     }
 }
 
-fn print(answer: &Answer) {
+pub(super) fn print(answer: &Answer) {
     match answer {
         Answer::Done(what) => println!("{what}"),
         Answer::Status(status) => print_status(status),
+        Answer::Events(told) => told
+            .events
+            .iter()
+            .for_each(|event| println!("{}", event.text)),
         Answer::Refused(why) => eprintln!("kine2: refused: {why}"),
         Answer::Failed(why) => eprintln!("kine2: {why}"),
     }

@@ -9,23 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use kine2_backend::StreamError;
-use kine2_mvcc::{Alarm, AlarmKind};
 use kine2_node::{Event, STORE, Work};
-use kine2_replication::{
-    Act, ConfigId, Event as ReplicaEvent, LogIndex, Notice, Quarantine, State,
-};
-use tracing::{error, info, warn};
+use kine2_replication::{Act, Event as ReplicaEvent, LogIndex, Quarantine};
+use tracing::{error, warn};
 
+use super::journal::Kind;
 use super::log_space::DISK_FULL;
 use super::log_thread::LogThread;
 use super::open::{LOG_DIR, STATE_DIR};
 use super::pair::Pair;
 use super::quarantine::ToPutAway;
+use super::role::{Role, tell, tell_alarms, tell_serving};
 use super::shared::{Finished, Shared};
 use super::state_thread::StateThread;
-
-/// How long watches are kept while no primary is heard: longer than a takeover takes.
-const WATCHES_KEPT: Duration = Duration::from_secs(3);
 
 /// The node and those who do what it wants done.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ pub(super) async fn drive(driver: &Driver) -> anyhow::Result<()> {
     let mut role = Role::default();
     loop {
         let next_wake = turn(driver)?;
-        tell_alarms(&mut alarms, shared.node.lock().store().alarms());
+        tell_alarms(&mut alarms, shared);
         role.follow(driver);
         let wait = next_wake.saturating_sub(shared.now());
         if wait.is_zero() {
@@ -99,73 +95,6 @@ pub(super) async fn settle(driver: &Driver) -> anyhow::Result<()> {
         }
         shared.woken().await;
     }
-}
-
-/// What the node was when it was looked at last.
-#[derive(Debug, Default)]
-struct Role {
-    state: Option<State>,
-    config: Option<ConfigId>,
-    /// Since when no primary serves here or is heard.
-    without_primary: Option<Duration>,
-}
-
-impl Role {
-    /// Tells others of what changed.
-    fn follow(&mut self, driver: &Driver) {
-        let Some(pair) = &driver.pair else {
-            return;
-        };
-        let shared = &*driver.shared;
-        let now = shared.now();
-        let (state, config) = {
-            let node = shared.node.lock();
-            let unit = node.unit();
-            (unit.state(), unit.config().id())
-        };
-        if self.config != Some(config) {
-            self.config = Some(config);
-            pair.follow_arbiters();
-            shared.role_changed();
-        }
-        if self.state != Some(state) {
-            self.state = Some(state);
-            info!(%state, epoch = %config.epoch, "the unit's state here");
-            shared.role_changed();
-        }
-        // S3: whoever watches goes where a primary is.
-        let has_primary = matches!(state, State::Prim | State::Second | State::Alone);
-        if has_primary {
-            self.without_primary = None;
-        } else if now >= *self.without_primary.get_or_insert(now) + WATCHES_KEPT {
-            self.without_primary = Some(Duration::MAX - WATCHES_KEPT);
-            shared.end_streams();
-        }
-    }
-}
-
-/// Tells the operator what changed since `told`.
-fn tell_alarms(told: &mut BTreeSet<Alarm>, alarms: &BTreeSet<Alarm>) {
-    if told == alarms {
-        return;
-    }
-    for Alarm { kind, .. } in alarms.difference(told) {
-        match kind {
-            AlarmKind::NoSpace => warn!(
-                "alarm NOSPACE: the state has reached quota-bytes, or the disk is full; what needs \
-                 space is refused until there is space and the alarm is disarmed (a state gives \
-                 space back when history is compacted and the state defragmented)"
-            ),
-            AlarmKind::Corrupt => error!(
-                "alarm CORRUPT: every write is refused until the cause is mended and the alarm \
-                 disarmed"
-            ),
-        }
-    }
-    for Alarm { kind, .. } in told.difference(alarms) {
-        info!(?kind, "alarm disarmed");
-    }
-    told.clone_from(alarms);
 }
 
 fn apply(driver: &Driver, now: Duration, finished: Finished) -> anyhow::Result<()> {
@@ -285,31 +214,11 @@ fn begin(driver: &Driver, work: Work) -> anyhow::Result<()> {
             } => pair()?.receive_snapshot(sender, position),
             Act::Quarantine(what) => put_away(driver, what),
             Act::Notice(notice) => tell(shared, notice),
-            Act::Serve { active: true, .. } => info!("serves the store as its primary"),
-            Act::Serve { active: false, .. } => warn!("does not serve the store any more"),
+            Act::Serve { active, .. } => tell_serving(shared, active),
             other => unreachable!("the node does {other:?} itself"),
         },
     }
     Ok(())
-}
-
-/// Tells the operator what the unit has to say.
-fn tell(shared: &Shared, notice: Notice) {
-    match notice {
-        Notice::Adopted(config) => {
-            shared.set_term(config.epoch.0);
-            let node = shared.node.lock();
-            let config = node.unit().config();
-            info!(
-                epoch = %config.epoch,
-                primary = %config.primary,
-                in_sync = ?config.in_sync,
-                why = %config.reason,
-                "another configuration is in force"
-            );
-        }
-        notice => warn!(?notice, "the unit has something to tell"),
-    }
 }
 
 /// The state goes first, if it has to: the entries are what says that the quarantine is whole.
@@ -321,6 +230,15 @@ fn put_away(driver: &Driver, what: Quarantine) {
         overruled_by = %what.by.epoch,
         "what this node holds beyond what counts after a forced promotion goes to quarantine"
     );
+    let text = format!(
+        "entries {} to {} of part {} are only here and were overruled by force (epoch {}): they are \
+         put away in quarantine",
+        what.after.next().0,
+        what.through.0,
+        what.part,
+        what.by.epoch
+    );
+    driver.shared.note(Kind::QuarantineBegun, text);
     let node = driver.shared.node.lock();
     let unit = node.unit();
     let wanted = Box::new(ToPutAway {

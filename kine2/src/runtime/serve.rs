@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use super::admin::{self, Admin};
 use super::driver::{Driver, activate, drive, settle};
 use super::identity::random_id;
+use super::journal::{self, Journal, Kind};
 use super::log_space::LogSpace;
 use super::log_thread::LogThread;
 use super::member::NodeMember;
@@ -114,6 +115,7 @@ async fn run(
         Some(cluster) => Some(cluster.listen(config, &loaded).await?),
         None => None,
     };
+    let ended_well = journal::ended_well(&config.data_dir);
     let (now, revision) = (started.elapsed(), store.revision());
     let name = loaded.me.name.to_string();
     let options = NodeOptions {
@@ -137,7 +139,9 @@ async fn run(
     };
     let mut node = Node::new(options, loaded, store, now);
     node.set_state_bytes(backend.stats()?);
-    let shared = Arc::new(Shared::new(node, config.data_dir.clone(), started));
+    let journal = Journal::open(&config.data_dir).context("start the journal's thread")?;
+    let shared = Arc::new(Shared::new(node, config.data_dir.clone(), journal, started));
+    shared.note(Kind::Start, journal::words::started(ended_well));
     let metrics = Arc::new(RuntimeMetrics::default());
     let space = LogSpace::new(config.data_dir.join(LOG_DIR), config.log_keep_bytes);
     let log = LogThread::spawn(log, space, Arc::clone(&shared), Arc::clone(&metrics))
@@ -218,6 +222,9 @@ async fn run(
             () = signals.asked_to_stop() => Ok(()),
         };
         notify("STOPPING=1");
+        if outcome.is_ok() {
+            shared.note(Kind::Stop, "the program was asked to end".to_owned());
+        }
         if let (Some(pair), Ok(())) = (&pair, &outcome) {
             tokio::select! {
                 () = pair.hand_over() => {}
@@ -237,6 +244,7 @@ async fn run(
             }
             Err(failure) => {
                 error!("{failure:#}; nothing more is served");
+                shared.note(Kind::Failed, journal::words::failed(&failure));
                 // Who waits for an answer learns at once that none comes.
                 shared.node.lock().abandon();
                 serving.await;
@@ -258,6 +266,7 @@ async fn run(
     tasks.shutdown().await;
     driver.log.join();
     driver.state.join();
+    shared.journal.close();
     outcome
 }
 

@@ -14,6 +14,7 @@ use kine2_wal::{Entry, Position, WalError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::journal::{Journal, Kind, Measured};
 use super::quarantine::ToPutAway;
 
 /// Who waits for an answer.
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     pub(super) node: Mutex<Node<Waiter>>,
     /// For messages.
     pub(super) data_dir: PathBuf,
+    pub(super) journal: Journal,
     finished: Mutex<Vec<Finished>>,
     wake: Notify,
     streams: Mutex<BTreeMap<StreamId, Arc<Notify>>>,
@@ -77,11 +79,17 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(node: Node<Waiter>, data_dir: PathBuf, started: Instant) -> Self {
+    pub(super) fn new(
+        node: Node<Waiter>,
+        data_dir: PathBuf,
+        journal: Journal,
+        started: Instant,
+    ) -> Self {
         Self {
             term: AtomicU64::new(node.unit().config().epoch.0),
             node: Mutex::new(node),
             data_dir,
+            journal,
             finished: Mutex::new(Vec::new()),
             wake: Notify::new(),
             streams: Mutex::new(BTreeMap::new()),
@@ -93,6 +101,12 @@ impl Shared {
             applied_number: AtomicU64::new(0),
             started,
         }
+    }
+
+    /// Keeps an event in the journal, with how things are now.
+    pub(super) fn note(&self, kind: Kind, text: String) {
+        let measured = Measured::of(self.node.lock().unit(), self.now());
+        self.journal.note(kind, text, Some(measured));
     }
 
     pub(super) fn term(&self) -> u64 {

@@ -226,7 +226,8 @@ mod tests {
         let history = History::new(Position::START);
         let loaded = Loaded::of_lead(me, durable, history, LogIndex(0), 1).unwrap();
         let node = Node::new(options, loaded, store, Duration::ZERO);
-        Arc::new(Shared::new(node, PathBuf::new(), Instant::now()))
+        let journal = crate::runtime::journal::Journal::none();
+        Arc::new(Shared::new(node, PathBuf::new(), journal, Instant::now()))
     }
 
     #[test]

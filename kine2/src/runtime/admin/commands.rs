@@ -7,22 +7,47 @@ use kine2_proto::kine2::{WitnessEnrol, witness_hello};
 use kine2_replication::{Arbiter, Command, Epoch, LonePolicy, State, Unit, WitnessId};
 use kine2_trust::{Code, CodeKind, joining_client, reachable};
 
-use super::Admin;
 use super::status::{NodeStatus, is_mirrored};
-use super::wire::{Answer, Order};
+use super::wire::{Answer, Events, Order};
+use super::{Admin, MESSAGE_BYTES_MAX};
+use crate::runtime::journal::{self, Ask, Entry, Kind};
 use crate::runtime::pair::greet;
 
 /// How long a change may take.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+/// Bytes of events in an answer.
+const EVENTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
+/// Bytes of an event without its sentence.
+const EVENT_BYTES: usize = 512;
 /// How long a witness may take to let the cluster in.
 const ENROL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Admin {
+    /// Carries an order out, and keeps in the journal that it was given.
     pub(super) async fn carry_out(&self, order: Order) -> Answer {
+        let Some(told) = order.told() else {
+            return self.carry_out_untold(order).await;
+        };
+        let answer = self.carry_out_untold(order).await;
+        let how = match &answer {
+            // It holds a secret.
+            Answer::Done(_) if told == "join-token" => "done".to_owned(),
+            Answer::Done(what) => what.clone(),
+            Answer::Refused(why) => format!("refused: {why}"),
+            Answer::Failed(why) => format!("not done: {why}"),
+            Answer::Status(_) | Answer::Events(_) => return answer,
+        };
+        let text = format!("an operator asked for `{told}`: {how}");
+        self.pair.note(Kind::Command, text);
+        answer
+    }
+
+    async fn carry_out_untold(&self, order: Order) -> Answer {
         match order {
             Order::Status => Answer::Status(Box::new(NodeStatus::of(&self.pair))),
+            Order::Events { after, last } => self.events(Ask { after, last }).await,
             Order::JoinToken { minutes } => match self.join_token(minutes) {
                 Ok(code) => Answer::Done(code),
                 Err(error) => Answer::failed(format!("{error:#}")),
@@ -53,6 +78,28 @@ impl Admin {
                 self.change_arbiter(Arbiter::None(policy), lost).await
             }
         }
+    }
+
+    /// The newest of what was asked for, as much as a message holds.
+    async fn events(&self, ask: Ask) -> Answer {
+        let data_dir = self.data_dir.clone();
+        let reading = tokio::task::spawn_blocking(move || journal::read(&data_dir, ask));
+        let mut events = match reading.await {
+            Ok(Ok(events)) => events,
+            Ok(Err(error)) => return Answer::failed(format!("read the journal: {error}")),
+            Err(error) => return Answer::failed(format!("read the journal: {error}")),
+        };
+        let mut room = EVENTS_BYTES_MAX;
+        let fits = |event: &&Entry| {
+            // The rest of an event is small.
+            let bytes = 2 * event.text.len() + EVENT_BYTES;
+            room = room.saturating_sub(bytes);
+            room > 0
+        };
+        let count = events.iter().rev().take_while(fits).count();
+        let events = events.split_off(events.len() - count);
+        let node = self.look(|unit| unit.me().name.to_string());
+        Answer::Events(Events { node, events })
     }
 
     fn look<T>(&self, look: impl FnOnce(&Unit) -> T) -> T {

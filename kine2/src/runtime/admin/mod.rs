@@ -24,7 +24,7 @@ use super::pair::Pair;
 use crate::config::ServeConfig;
 
 pub(crate) use status::NodeStatus;
-pub(crate) use wire::{Answer, For, Order, Request};
+pub(crate) use wire::{Answer, Events, For, Order, Request};
 
 /// Bytes of a request or an answer.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -48,6 +48,7 @@ pub(super) struct Admin {
     advertised: Vec<String>,
     listens: SocketAddr,
     socket: PathBuf,
+    data_dir: PathBuf,
 }
 
 impl Admin {
@@ -57,6 +58,7 @@ impl Admin {
             advertised: config.advertise_peer.clone(),
             listens: config.listen_peer,
             socket: socket_path(&config.data_dir),
+            data_dir: config.data_dir.clone(),
         })
     }
 

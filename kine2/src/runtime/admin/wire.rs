@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::status::NodeStatus;
+use crate::runtime::journal::Entry;
 
 /// A request.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -31,6 +32,13 @@ pub(crate) enum For {
 pub(crate) enum Order {
     /// Tell how things are.
     Status,
+    /// Tell what is in the journal.
+    Events {
+        /// Only events after this number.
+        after: u64,
+        /// The last of them, at most.
+        last: usize,
+    },
     /// Make a one-time code for a node.
     JoinToken {
         /// How long it is good.
@@ -79,10 +87,55 @@ pub(crate) enum Answer {
     Done(String),
     /// How things are.
     Status(Box<NodeStatus>),
+    /// What is in the journal.
+    Events(Events),
     /// It is not done, because it would not be safe; what would make it safe.
     Refused(String),
     /// It is not done; why.
     Failed(String),
+}
+
+/// Events of a node, the oldest first.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Events {
+    /// Its name.
+    pub(crate) node: String,
+    /// They.
+    pub(crate) events: Vec<Entry>,
+}
+
+impl Order {
+    /// What is to be told of it in the journal once it is carried out; nothing of what only looks.
+    /// Codes are secrets.
+    pub(super) fn told(&self) -> Option<String> {
+        let with = |name: &str, switches: &[(bool, &str)]| {
+            let set = switches.iter().filter(|(is_set, _)| *is_set);
+            let switches: String = set.map(|(_, switch)| format!(" --{switch}")).collect();
+            Some(format!("{name}{switches}"))
+        };
+        match self {
+            Self::Status | Self::Events { .. } => None,
+            Self::JoinToken { .. } => with("join-token", &[]),
+            Self::Swap { partial } => with("swap", &[(*partial, "partial")]),
+            Self::Stop { force } => with("stop", &[(*force, "force")]),
+            Self::Start => with("start", &[]),
+            Self::Promote {
+                force,
+                without_witness,
+            } => with(
+                "promote",
+                &[(*force, "force"), (*without_witness, "without-witness")],
+            ),
+            Self::WitnessAdd { old_lost, .. } => with("witness add", &[(*old_lost, "lost")]),
+            Self::WitnessRemove {
+                prefer_primary,
+                lost,
+            } => with(
+                "witness remove",
+                &[(*prefer_primary, "prefer-primary"), (*lost, "lost")],
+            ),
+        }
+    }
 }
 
 impl Answer {

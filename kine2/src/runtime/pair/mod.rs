@@ -26,6 +26,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tracing::{info, warn};
 
 use super::admin::Admin;
+use super::journal::Kind;
 use super::member::NodeMember;
 use super::open::StateOptions;
 use super::peers::PeerAddresses;
@@ -185,6 +186,11 @@ impl Pair {
     /// The node, to look at.
     pub(super) fn node(&self) -> MutexGuard<'_, Node<Waiter>> {
         self.shared.node.lock()
+    }
+
+    /// Keeps an event in the journal.
+    pub(super) fn note(&self, kind: Kind, text: String) {
+        self.shared.note(kind, text);
     }
 
     /// Gives the unit a command of the operator.
