@@ -139,6 +139,8 @@ mutations! {
         OverwriteFirst "Q1" "What is overruled is cut before its quarantine is durable.";
         NoDivergedStop "L4" "What is overruled is cut although it is known to be committed.";
         ForceInconsistent "I3" "A part that is half installed is promoted by force.";
+        PingWithoutAnswer "section 11" "A node goes alone although no gateway answers it.";
+        PingLateAnswer "section 11" "An answer of the gateway counts however late it comes.";
         LateReply "W7" "A word of the witness's earlier life is believed after a new session.";
     }
     Log {

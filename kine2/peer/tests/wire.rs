@@ -224,6 +224,10 @@ fn forms() -> Vec<Form> {
         config().arbiter,
         Arbiter::None(LonePolicy::Stop),
         Arbiter::None(LonePolicy::PreferPrimary),
+        Arbiter::None(LonePolicy::Ping(vec![
+            [192, 0, 2, 1].into(),
+            [0xfe80, 0, 0, 0, 0, 0, 0, 1].into(),
+        ])),
     ];
     let moves = arbiters.map(|arbiter| Form::Move {
         arbiter,
@@ -237,6 +241,7 @@ fn forms() -> Vec<Form> {
         swap_back: false,
         boot_alone: true,
         preferred: preferred.map(Into::into),
+        ping_auto_discard: preferred.is_none(),
     };
     [
         Form::Remove,

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::epoch::Epoch;
 use crate::forms::Reason;
 use crate::ids::{ClusterId, NAME_BYTES_MAX, NodeRef, PartName, RegisterKey, Replica, UnitName};
-use crate::policy::{Arbiter, Policies};
+use crate::policy::{Arbiter, GATEWAYS_MAX, LonePolicy, Policies};
 
 /// Nodes of a unit at most.
 pub const MEMBERS_MAX: usize = 2;
@@ -108,6 +108,9 @@ pub enum ShapeError {
     /// Too many parts.
     #[error("{0} parts; at most {PARTS_MAX} are accepted")]
     Parts(usize),
+    /// Policy `ping` asks nobody, or too many.
+    #[error("policy ping asks {0} addresses; 1 to {GATEWAYS_MAX} are accepted")]
+    Gateways(usize),
     /// A name or address is longer than is kept on disk.
     #[error("{what} has {bytes} bytes; at most {NAME_BYTES_MAX} are accepted")]
     Long {
@@ -224,6 +227,11 @@ impl Config {
     /// # Errors
     /// The one that is too long.
     pub fn check_names(&self) -> Result<(), ShapeError> {
+        if let Arbiter::None(LonePolicy::Ping(gateways)) = &self.arbiter
+            && !(1..=GATEWAYS_MAX).contains(&gateways.len())
+        {
+            return Err(ShapeError::Gateways(gateways.len()));
+        }
         let nodes = self.members.iter().chain([&self.primary]);
         let parts = self.in_sync.keys().chain([&self.lead]);
         let nodes = nodes.chain(self.in_sync.values().flatten().map(|r| &r.node));

@@ -10,7 +10,8 @@ use kine2_wal::Origin;
 use crate::config::Config;
 use crate::epoch::Epoch;
 use crate::fields::{
-    Reader, RecordError, put_count, put_node, put_option, put_replica, put_text, value_of,
+    Reader, RecordError, put_address, put_count, put_node, put_option, put_replica, put_text,
+    value_of,
 };
 use crate::forms::Reason;
 use crate::hard_state::{DataState, HardState, PendingAdd};
@@ -168,13 +169,23 @@ fn put_config(out: &mut BytesMut, config: &Config) {
         }
         Arbiter::None(LonePolicy::Stop) => out.put_u8(1),
         Arbiter::None(LonePolicy::PreferPrimary) => out.put_u8(2),
+        Arbiter::None(LonePolicy::Ping(gateways)) => {
+            out.put_u8(3);
+            put_count(out, gateways.len());
+            for gateway in gateways {
+                put_address(out, *gateway);
+            }
+        }
     }
     let Policies {
         swap_back,
         boot_alone,
         preferred,
+        ping_auto_discard,
     } = &config.policies;
-    out.put_u8(u8::from(*swap_back) | u8::from(*boot_alone) << 1);
+    let flags = [*swap_back, *boot_alone, *ping_auto_discard];
+    let bits = flags.iter().rev();
+    out.put_u8(bits.fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
     put_option(out, preferred.as_ref(), |out, name| {
         put_text(out, name.as_str());
     });
@@ -194,11 +205,12 @@ const fn reason_number(reason: Reason) -> u8 {
         Reason::Policy => 8,
         Reason::Move => 9,
         Reason::Force => 10,
+        Reason::Ping => 11,
     }
 }
 
 /// In the order of their numbers.
-const REASONS: [Reason; 11] = [
+const REASONS: [Reason; 12] = [
     Reason::Init,
     Reason::Remove,
     Reason::Drop,
@@ -210,6 +222,7 @@ const REASONS: [Reason; 11] = [
     Reason::Policy,
     Reason::Move,
     Reason::Force,
+    Reason::Ping,
 ];
 
 impl Reader<'_> {
@@ -283,18 +296,24 @@ impl Reader<'_> {
             },
             1 => Arbiter::None(LonePolicy::Stop),
             2 => Arbiter::None(LonePolicy::PreferPrimary),
+            3 => Arbiter::None(LonePolicy::Ping(
+                (0..self.u8("gateways")?)
+                    .map(|_| self.address())
+                    .collect::<Result<_, _>>()?,
+            )),
             value => return Err(value_of("arbiter", value)),
         })
     }
 
     fn policies(&mut self) -> Result<Policies, RecordError> {
         let flags = self.u8("policies")?;
-        if flags > 3 {
+        if flags > 7 {
             return Err(value_of("policies", flags));
         }
         Ok(Policies {
             swap_back: flags & 1 != 0,
             boot_alone: flags & 2 != 0,
+            ping_auto_discard: flags & 4 != 0,
             preferred: self.option("preferred", |reader| Ok(reader.text("preferred")?.into()))?,
         })
     }
@@ -335,10 +354,14 @@ mod tests {
                     id: WitnessId(5),
                     address: "192.0.2.1:2390".into(),
                 }
-            } else {
+            } else if mirror {
                 Arbiter::None(LonePolicy::PreferPrimary)
+            } else {
+                let v6 = [0xfe80, 0, 0, 0, 0, 0, 0, 1];
+                Arbiter::None(LonePolicy::Ping(vec![[192, 0, 2, 1].into(), v6.into()]))
             },
             policies: Policies {
+                ping_auto_discard: !witness,
                 preferred: witness.then(|| "b".into()),
                 ..Policies::default()
             },

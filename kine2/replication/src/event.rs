@@ -104,6 +104,15 @@ pub enum Event {
         /// What is there.
         loaded: Box<LoadedPart>,
     },
+    /// Answer to [`Act::Ping`]: whether one of the gateways answered.
+    ///
+    /// [`Act::Ping`]: crate::Act::Ping
+    Pinged {
+        /// Number of the question.
+        number: u64,
+        /// One did.
+        answered: bool,
+    },
     /// The operator wants something.
     Command(Command),
 }

@@ -1,7 +1,8 @@
 //! Fields of the records that a node keeps on its disks, as bytes: little endian; a text is its
-//! length (1) and UTF-8; an option is 0, or 1 and the value; a set is its count (1) and its members.
+//! length (1) and UTF-8; an address is its version (1; 4 or 6) and its octets; an option is 0, or 1 and the value; a set is its count (1) and its members.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
 use thiserror::Error;
@@ -80,6 +81,19 @@ pub(crate) fn put_node(out: &mut BytesMut, node: &NodeRef) {
 pub(crate) fn put_replica(out: &mut BytesMut, replica: &Replica) {
     put_node(out, &replica.node);
     out.put_u128_le(replica.storage.0);
+}
+
+pub(crate) fn put_address(out: &mut BytesMut, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            out.put_u8(4);
+            out.put_slice(&address.octets());
+        }
+        IpAddr::V6(address) => {
+            out.put_u8(6);
+            out.put_slice(&address.octets());
+        }
+    }
 }
 
 /// What is left to read.
@@ -172,6 +186,14 @@ impl<'b> Reader<'b> {
             name: self.text("node")?.into(),
             incarnation: Incarnation(self.u128("incarnation")?),
         })
+    }
+
+    pub(crate) fn address(&mut self) -> Result<IpAddr, RecordError> {
+        match self.u8("address")? {
+            4 => Ok(self.array::<4>("address")?.into()),
+            6 => Ok(self.array::<16>("address")?.into()),
+            value => Err(value_of("address", value)),
+        }
     }
 
     pub(crate) fn replica(&mut self) -> Result<Replica, RecordError> {

@@ -102,7 +102,7 @@ pub fn force_part(
     Ok(new)
 }
 
-fn begin(newest: &Config, generation: u32, arbiter: Arbiter, uid: u64) -> Config {
+pub(crate) fn begin(newest: &Config, generation: u32, arbiter: Arbiter, uid: u64) -> Config {
     Config {
         epoch: newest.epoch.next_in_generation(generation),
         uid,

@@ -81,6 +81,8 @@ pub enum Reason {
     Move,
     /// A forced promotion by the operator (`repl section 12`).
     Force,
+    /// A node that lost its peer went alone, as a gateway answered it (`repl section 11`).
+    Ping,
 }
 
 impl fmt::Display for Reason {
@@ -97,6 +99,7 @@ impl fmt::Display for Reason {
             Self::Policy => "policy",
             Self::Move => "move",
             Self::Force => "force",
+            Self::Ping => "ping",
         })
     }
 }

@@ -24,6 +24,7 @@ mod force;
 mod forms;
 mod frames;
 pub mod fuzz;
+mod gateway;
 mod hard_state;
 mod history;
 mod ids;
@@ -66,7 +67,7 @@ pub use limits::{FRAME_BYTES_MAX, HELD_MAX, READS_MAX, WINDOW_BYTES_MAX, WINDOW_
 pub use message::{Body, Frame, Heartbeat, Opened, PartSummary, ReadId, StreamId};
 pub use output::{Act, Answer, Notice, Record, Step, Write, WriteId};
 pub use part::LoadedPart;
-pub use policy::{Arbiter, LonePolicy, Policies};
+pub use policy::{Arbiter, GATEWAYS_MAX, LonePolicy, Policies};
 pub use quarantine::Quarantine;
 pub use quarantine_file::{
     QUARANTINE_HEADER_BYTES_MAX, QuarantineError, QuarantineHeader, read_quarantined,

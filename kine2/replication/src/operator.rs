@@ -195,8 +195,11 @@ impl Unit {
             self.phase = Phase::Running;
             self.begin_if_primary();
         }
-        let stop = Arbiter::None(LonePolicy::Stop);
-        if self.hard.config.arbiter == stop && self.is_joint(&lead) && self.suspects_peer() {
+        let lost = self.is_joint(&lead) && self.suspects_peer();
+        if lost && self.hard.config.arbiter.is_ping() {
+            return self.go_alone_as_told();
+        }
+        if lost && self.hard.config.arbiter == Arbiter::None(LonePolicy::Stop) {
             let uid = self.seed.next();
             if let Ok(new) = Form::Remove.make(&self.hard.config, &self.me, uid) {
                 self.adopt(new);

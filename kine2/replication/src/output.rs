@@ -110,6 +110,14 @@ pub enum Act {
     ///
     /// [`Event::Quarantined`]: crate::Event::Quarantined
     Quarantine(Quarantine),
+    /// Ask the gateways of the arbiter (policy `ping`) whether this node is on the network, and
+    /// report [`Event::Pinged`]. An answer that comes late is not counted.
+    ///
+    /// [`Event::Pinged`]: crate::Event::Pinged
+    Ping {
+        /// Number of the question.
+        number: u64,
+    },
     /// Something the operator should know.
     Notice(Notice),
 }

@@ -1,6 +1,11 @@
 //! Who decides changes of a configuration, and the policies kept in it.
 
+use std::net::IpAddr;
+
 use crate::ids::{NodeName, WitnessId};
+
+/// Addresses that policy `ping` asks at most.
+pub const GATEWAYS_MAX: usize = 4;
 
 /// Where the register of a unit is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,12 +22,15 @@ pub enum Arbiter {
 }
 
 /// What a node does without a witness when it loses its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LonePolicy {
     /// Nobody goes on until the operator promotes a node.
     Stop,
     /// The primary goes on; the register is at the primary.
     PreferPrimary,
+    /// Either node goes on if one of these addresses answers it: [`GATEWAYS_MAX`] at most, one at
+    /// least. Unsafe: where both nodes reach one and not each other, both go on.
+    Ping(Vec<IpAddr>),
 }
 
 /// Policies of a unit, changed by commands only.
@@ -34,6 +42,9 @@ pub struct Policies {
     pub boot_alone: bool,
     /// The node that shall be primary when both are well.
     pub preferred: Option<NodeName>,
+    /// Under policy `ping` the side that loses gives up what it did alone by itself: it goes to
+    /// quarantine, and the node is filled anew. Else it waits for the operator.
+    pub ping_auto_discard: bool,
 }
 
 impl Default for Policies {
@@ -42,6 +53,7 @@ impl Default for Policies {
             swap_back: true,
             boot_alone: true,
             preferred: None,
+            ping_auto_discard: false,
         }
     }
 }

@@ -248,7 +248,11 @@ impl Unit {
             self.hint(witness);
         }
         self.drop_asked_form();
-        let Some(form) = self.wanted_form() else {
+        let wanted = self.wanted_form();
+        if !wanted.as_ref().is_some_and(|form| self.asks_gateway(form)) {
+            self.gateway.forget();
+        }
+        let Some(form) = wanted else {
             self.register.attempt = None;
             return;
         };
@@ -330,9 +334,12 @@ impl Unit {
     /// Without a witness the register is at the primary: it makes the configuration durable and
     /// acts by it (`repl section 11`). No ADD is ever in doubt, as the change is one local write.
     fn change_here(&mut self, form: &Form) {
+        if self.asks_gateway(form) && !self.failed {
+            return self.go_alone_if_answered();
+        }
         let allowed = match &self.hard.config.arbiter {
             Arbiter::Witness { .. } => false,
-            Arbiter::None(LonePolicy::PreferPrimary) => true,
+            Arbiter::None(LonePolicy::PreferPrimary | LonePolicy::Ping(_)) => true,
             // On the loss of a peer nobody goes on by itself.
             Arbiter::None(LonePolicy::Stop) => {
                 self.peer_leaves() || !matches!(form, Form::Remove | Form::Drop(_))
@@ -386,14 +393,17 @@ impl Unit {
     /// Takeover (`repl section 10`): suspected primary, self in sync for the lead, data whole.
     fn wanted_as_secondary(&self) -> Option<Form> {
         let config = &self.hard.config;
-        let with_witness = matches!(config.arbiter, Arbiter::Witness { .. });
+        let may_follow = !matches!(
+            config.arbiter,
+            Arbiter::None(LonePolicy::Stop | LonePolicy::PreferPrimary)
+        );
         let diverged = self
             .parts
             .get(&config.lead)
             .is_some_and(|part| part.diverged);
         let holds = self.holds(&config.lead) || mutated(Mutation::StaleTakeover);
         let whole = holds && !diverged && !self.failed;
-        let may = with_witness && whole && !self.stopping;
+        let may = may_follow && whole && !self.stopping;
         (may && self.suspects_peer()).then_some(Form::Takeover)
     }
 

@@ -48,6 +48,8 @@ pub enum WaitReason {
     Twin,
     /// The lead's disk failed.
     Failed,
+    /// The peer is lost, and no gateway answers, or not for long enough (policy `ping`).
+    NoGateway,
     /// The witness went backwards in time.
     WitnessRegressed,
 }
@@ -92,6 +94,7 @@ impl fmt::Display for WaitReason {
             Self::Diverged => "diverged",
             Self::Twin => "twin",
             Self::Failed => "failed",
+            Self::NoGateway => "no-gateway",
             Self::WitnessRegressed => "witness-regressed",
         })
     }
@@ -151,6 +154,8 @@ pub struct Status {
     pub state: State,
     /// An ADD to this part is in doubt.
     pub joint: Option<PartName>,
+    /// Both nodes may go alone (policy `ping`).
+    pub unsafe_policy: bool,
     /// Its parts.
     pub parts: BTreeMap<PartName, PartStatus>,
 }
@@ -163,6 +168,7 @@ impl Unit {
         Status {
             state: self.state(),
             joint: self.hard.pend_add.as_ref().map(|add| add.part.clone()),
+            unsafe_policy: self.hard.config.arbiter.is_ping(),
             parts: names
                 .map(|name| {
                     let status = self.part_status(&name);
@@ -211,7 +217,7 @@ impl Unit {
                 _ if self.phase == Phase::AloneUnheard => State::Wait(WaitReason::Isolated),
                 (true, false) => State::Alone,
                 // A primary that lost its peer and cannot change the configuration is none.
-                (true, true) if self.is_blocked() => State::Wait(WaitReason::NoWitness),
+                (true, true) if self.is_blocked() => State::Wait(self.lacks()),
                 (true, true) => State::Prim,
                 (false, _) => State::Wait(WaitReason::Resolving),
             };
@@ -231,10 +237,20 @@ impl Unit {
         State::Second
     }
 
+    /// What a primary that lost its peer would need.
+    fn lacks(&self) -> WaitReason {
+        match self.hard.config.arbiter.is_ping() {
+            true => WaitReason::NoGateway,
+            false => WaitReason::NoWitness,
+        }
+    }
+
     /// The peer is lost, and the configuration was not changed in good time.
     fn is_blocked(&self) -> bool {
         let patience = self.timers.cas_timeout;
-        self.suspects_peer() && !self.register.is_asking(self.now, patience)
+        let is_asking = self.register.is_asking(self.now, patience)
+            || self.gateway.may_answer(self.now, patience);
+        self.suspects_peer() && !is_asking
     }
 
     fn trouble(&self) -> Option<WaitReason> {

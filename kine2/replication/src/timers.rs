@@ -56,6 +56,13 @@ pub struct Timers {
     pub swap_drain: Duration,
     /// A commit index travels by itself if no frame is due within this.
     pub commit_notice: Duration,
+    /// A gateway that does not answer within this is not reached (policy `ping`).
+    pub ping_timeout: Duration,
+    /// It is asked again after this.
+    pub ping_pause: Duration,
+    /// How much longer than `suspect_primary` the other node waits before it goes alone, and each
+    /// node after its gateway came back.
+    pub ping_head_start: Duration,
     /// A stream whose entries are not acknowledged for this long is opened again.
     pub reopen: Duration,
 }
@@ -85,6 +92,9 @@ impl Default for Timers {
             alone_boot_wait: s(5),
             swap_drain: s(2),
             commit_notice: ms(1),
+            ping_timeout: ms(400),
+            ping_pause: ms(200),
+            ping_head_start: s(2),
             reopen: ms(300),
         }
     }

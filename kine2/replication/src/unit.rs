@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigId, Standing};
 use crate::durable::Durable;
 use crate::event::{Event, Link};
 use crate::forms::Form;
+use crate::gateway::Gateway;
 use crate::hard_state::{DataState, HardState};
 use crate::history::History;
 use crate::ids::{NodeRef, PartName, RegisterKey, Replica, RequestId};
@@ -108,6 +109,7 @@ pub struct Unit {
     pub(crate) peer: Peer,
     pub(crate) reads: Reads,
     pub(crate) register: RegisterClient,
+    pub(crate) gateway: Gateway,
     pub(crate) swap: Option<Swap>,
     /// A change of the arbiter that the operator asked for.
     pub(crate) moving: Option<Moving>,
@@ -157,6 +159,7 @@ impl Unit {
             peer: Peer::new(now),
             reads: Reads::default(),
             register: RegisterClient::new(loaded.boot),
+            gateway: Gateway::default(),
             swap: None,
             moving: None,
             asked_form: None,
@@ -279,6 +282,7 @@ impl Unit {
             Event::PartAdded { part, loaded } => {
                 self.parts.entry(part).or_insert_with(|| Part::new(*loaded));
             }
+            Event::Pinged { number, answered } => self.on_pinged(number, answered),
             Event::Command(command) => self.on_command(command),
         }
     }
@@ -300,6 +304,7 @@ impl Unit {
         self.drive_senders();
         self.drive_reads();
         self.drive_register();
+        self.drive_discards();
         self.drive_heartbeat();
     }
 

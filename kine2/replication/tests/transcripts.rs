@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kine2_replication::{Arbiter, Command, LonePolicy, PartName, Policies};
-use sim::{Plan, Sim, arbiter, ms};
+use sim::{Plan, Sim, arbiter, gateway, ms};
 
 /// What differs between two plays of a story.
 #[derive(Clone, Copy)]
@@ -50,6 +50,7 @@ struct Promise {
 
 fn new_sim(words: &[&str], pace: Pace) -> Sim {
     let mut preferred = None;
+    let mut auto_discard = false;
     let arbiter = match words {
         [] => arbiter(1),
         ["preferred", name] => {
@@ -58,11 +59,19 @@ fn new_sim(words: &[&str], pace: Pace) -> Sim {
         }
         ["stop"] => Arbiter::None(LonePolicy::Stop),
         ["prefer-primary"] => Arbiter::None(LonePolicy::PreferPrimary),
-        other => panic!("no arbiter {other:?}: nothing, stop, prefer-primary or preferred NODE"),
+        ["ping"] => gateway(),
+        ["ping", "auto-discard"] => {
+            auto_discard = true;
+            gateway()
+        }
+        other => {
+            panic!("no arbiter {other:?}: nothing, stop, prefer-primary, ping or preferred NODE")
+        }
     };
     Sim::new(Plan {
         arbiter,
         preferred,
+        auto_discard,
         witness: pace.witness,
         ..Plan::calm()
     })
@@ -77,7 +86,11 @@ fn execute(play: &mut Play, command: &str) -> Option<String> {
         .expect("the first command makes the cluster");
     let words: Vec<_> = command.split_whitespace().collect();
     let node = |name: &str| usize::from(name == "b");
-    let place = |name: &str| ["a", "b", "w"].iter().position(|n| *n == name).unwrap();
+    let place = |name: &str| match name {
+        // Where the witness would be.
+        "gateway" => 2,
+        _ => ["a", "b", "w"].iter().position(|n| *n == name).unwrap(),
+    };
     match words[..] {
         ["settle"] => {
             sim.run_for(ms(4000) + pace.phase);

@@ -36,6 +36,7 @@ impl Settings {
     }
 
     /// Policy `ping`: who lost its peer goes on alone, each in a generation of its own; the primary's is the higher, so it wins.
+    /// The nodes' own numbers keep two generations apart also when a handover made both the other node.
     fn goes_alone(&self, node: &Node, id: u8, origin: u8) -> Option<Config> {
         let own = &node.config;
         let mirror = own.in_sync[LEAD] == BOTH && !node.twin;
@@ -43,7 +44,7 @@ impl Settings {
             return None;
         }
         let mut config = self.takeover_of(own, id);
-        let higher = if own.primary == id { 2 } else { 1 };
+        let higher = 1 + id + if own.primary == id { 2 } else { 0 };
         config.epoch = 10 * (generation(own.epoch) + higher) + counter(own.epoch) + 1;
         config.origin = origin;
         Some(config)

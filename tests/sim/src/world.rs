@@ -415,7 +415,7 @@ impl World {
             self.tell_story(line);
             self.mark_config(&config);
             let reason = config.reason;
-            if reason == Reason::Force {
+            if matches!(reason, Reason::Force | Reason::Ping) {
                 self.accept_loss();
             }
         }
@@ -521,6 +521,7 @@ impl World {
             Reason::Abdicate => "config: ABDICATE",
             Reason::Move => "config: MOVE",
             Reason::Force => "config: FORCE",
+            Reason::Ping => "config: PING",
             Reason::Policy => "config: POLICY",
             Reason::Init | Reason::Drop | Reason::Parts => return,
         };

@@ -1,5 +1,7 @@
 //! Calls of a witness and its words.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use kine2_proto::kine2 as proto;
 use kine2_proto::kine2::{arbiter, cas, witness_call, witness_word};
@@ -151,6 +153,7 @@ fn form_to_wire(form: &Form) -> cas::Form {
                 .preferred
                 .as_ref()
                 .map(|name| name.as_str().to_owned()),
+            ping_auto_discard: policies.ping_auto_discard,
         }),
         Form::Move {
             arbiter,
@@ -189,6 +192,7 @@ fn form(wire: cas::Form) -> Result<Form, WireError> {
                 Some(name) => Some(text(name, "the preferred node")?.into()),
                 None => None,
             },
+            ping_auto_discard: policies.ping_auto_discard,
         }),
         Wire::Move(wire) => Form::Move {
             arbiter: arbiter(wire.arbiter)?,
@@ -208,6 +212,9 @@ fn arbiter_to_wire(arbiter: &Arbiter) -> proto::Arbiter {
             }),
             Arbiter::None(LonePolicy::Stop) => Kind::Stop(nothing),
             Arbiter::None(LonePolicy::PreferPrimary) => Kind::PreferPrimary(nothing),
+            Arbiter::None(LonePolicy::Ping(gateways)) => Kind::Ping(proto::Ping {
+                gateways: gateways.iter().map(address_to_wire).collect(),
+            }),
         }),
     }
 }
@@ -222,7 +229,25 @@ fn arbiter(wire: Option<proto::Arbiter>) -> Result<Arbiter, WireError> {
         },
         Kind::Stop(_) => Arbiter::None(LonePolicy::Stop),
         Kind::PreferPrimary(_) => Arbiter::None(LonePolicy::PreferPrimary),
+        Kind::Ping(ping) => {
+            let gateways = ping.gateways.iter().map(|octets| address(octets));
+            Arbiter::None(LonePolicy::Ping(gateways.collect::<Result<_, _>>()?))
+        }
     })
+}
+
+fn address_to_wire(address: &IpAddr) -> Bytes {
+    match address {
+        IpAddr::V4(address) => Bytes::copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => Bytes::copy_from_slice(&address.octets()),
+    }
+}
+
+fn address(octets: &[u8]) -> Result<IpAddr, WireError> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4.or(v6)
+        .map_err(|_| WireError::Missing("a gateway's address"))
 }
 
 /// A word on the wire.

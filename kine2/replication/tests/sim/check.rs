@@ -125,7 +125,7 @@ impl Sim {
                 Reason::Swap => counts.swaps += 1,
                 Reason::Abdicate => counts.abdications += 1,
                 Reason::Move => counts.moves += 1,
-                Reason::Init | Reason::Parts | Reason::Policy | Reason::Force => {}
+                Reason::Init | Reason::Parts | Reason::Policy | Reason::Force | Reason::Ping => {}
             }
             if self.trace {
                 println!("{:?} in force: {config:?}", self.now);

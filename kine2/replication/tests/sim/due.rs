@@ -16,6 +16,7 @@ pub enum Due {
     SnapshotData(usize, PartName, Position),
     SnapshotReceived(usize, u64, PartName, Position),
     Quarantined(usize, u64, Box<Quarantine>),
+    Pinged(usize, u64, u64, bool),
     Call(usize, Box<WitnessCall>),
     Word(usize, Box<WitnessWord>),
     Session(usize, bool),
@@ -54,6 +55,7 @@ impl Due {
             | Self::SnapshotData(n, ..)
             | Self::SnapshotReceived(n, ..)
             | Self::Quarantined(n, ..)
+            | Self::Pinged(n, ..)
             | Self::LateRead(n, _)
             | Self::Opened(n, ..)
             | Self::Word(n, _) => Some(*n),

@@ -63,7 +63,7 @@ impl Sim {
                 let partial = self.rng.percent(50);
                 self.command(n, Command::Swap { partial });
             }
-            11 if self.plan.operator => self.change_arbiter(n),
+            11 if self.plan.operator && !self.pings() => self.change_arbiter(n),
             12 if self.plan.operator => {
                 if self.rng.percent(50) {
                     self.command(n, Command::Stop { force: false });
@@ -279,6 +279,9 @@ impl Sim {
         self.check_kept();
         for part in self.parts.clone() {
             self.must_write(&part);
+        }
+        if self.pings() {
+            return self.lose_one();
         }
         if !matches!(self.config().arbiter, Arbiter::Witness { .. }) {
             return;

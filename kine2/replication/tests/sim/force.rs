@@ -139,7 +139,7 @@ impl Sim {
 
     /// P10, while no disk was lost.
     pub(super) fn check_kept(&self) {
-        if self.plan.forces == 0 || self.given_up {
+        if (self.plan.forces == 0 && !self.pings()) || self.given_up {
             return;
         }
         let nodes = &self.nodes;
@@ -161,7 +161,9 @@ impl Sim {
         }
         self.decides_next = self.now + ms(3000);
         for n in 0..2 {
-            self.rejoin_diverged(n);
+            if !self.plan.auto_discard {
+                self.rejoin_diverged(n);
+            }
         }
         let is_twin = |n: &usize| {
             let status = self.nodes[*n].unit.as_ref().map(Unit::status);

@@ -13,6 +13,7 @@ pub mod disk;
 mod due;
 mod faults;
 mod force;
+mod gateway;
 mod plan;
 pub mod truth;
 mod witness;
@@ -33,6 +34,7 @@ use kine2_witness_core::{Event as WitnessEvent, Register};
 use ambush::Ambush;
 use disk::{Disk, Image};
 use due::Due;
+pub use gateway::gateway;
 pub use plan::Plan;
 use truth::Truth;
 
@@ -104,6 +106,8 @@ pub struct Sim {
     made_from: BTreeMap<Origin, Config>,
     places: force::Places,
     origins: BTreeSet<Origin>,
+    /// When the gateway was last asked by each node.
+    gateway_saw: [Duration; 2],
     /// When the operator looks again.
     decides_next: Duration,
     /// A disk was lost for good.
@@ -171,6 +175,7 @@ impl Sim {
             plan.arbiter.clone(),
             Policies {
                 preferred: plan.preferred.clone(),
+                ping_auto_discard: plan.auto_discard,
                 ..Policies::default()
             },
         )
@@ -227,6 +232,7 @@ impl Sim {
             made_from: BTreeMap::new(),
             places: [None, None, None, None],
             origins: BTreeSet::new(),
+            gateway_saw: [Duration::ZERO; 2],
             decides_next: Duration::ZERO,
             given_up: false,
             snapshots: BTreeMap::new(),
@@ -395,6 +401,11 @@ impl Sim {
                     self.tell(n, Event::Quarantined(*what));
                 }
             }
+            Due::Pinged(n, boot, number, answered) => {
+                if self.nodes[n].boot == boot {
+                    self.tell(n, Event::Pinged { number, answered });
+                }
+            }
             Due::Call(w, call) => self.on_call(w, *call),
             Due::Word(n, word) => {
                 if !self.is_cut(2, n) {
@@ -526,6 +537,8 @@ impl Sim {
         let status = unit.status();
         let config = unit.config().clone();
         let acts_by = self.acts_by[n].replace(config.clone());
+        self.check_gone_alone(n, acts_by.as_ref(), &config);
+        let node = &self.nodes[n];
         if let Some(before) = acts_by.filter(|before| before.origin != config.origin) {
             self.made_from.entry(config.origin).or_insert(before);
         }
@@ -633,6 +646,7 @@ impl Sim {
             }
             Act::Serve { .. } => {}
             Act::Quarantine(what) => self.put_away(n, what),
+            Act::Ping { number } => self.ping(n, number),
             Act::Notice(notice) => {
                 if self.trace {
                     println!("{:?} {} notice {notice:?}", self.now, self.nodes[n].me);
@@ -644,6 +658,10 @@ impl Sim {
                     self.note(format!("{}: {notice:?}", self.nodes[n].me));
                     return;
                 }
+                assert!(
+                    !(self.pings() && matches!(notice, Notice::Twin(_))),
+                    "both went alone in one generation"
+                );
                 assert!(
                     !self.origins.is_empty()
                         || !matches!(notice, Notice::Diverged(_) | Notice::Twin(_)),

@@ -6,7 +6,7 @@ use kine2_replication::{Arbiter, LonePolicy, NodeName};
 
 use kine2_sim_kit::Rng;
 
-use super::{arbiter, ms};
+use super::{arbiter, gateway, ms};
 
 /// How much goes wrong.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Plan {
     pub rolls: bool,
     /// How often the operator promotes a node by force, whatever it lacks and whoever lives.
     pub forces: u64,
+    /// The losing side of policy `ping` gives up by itself.
+    pub auto_discard: bool,
     /// No chance at all: a story to be read. Frames and disks take 1 ms.
     pub calm: bool,
     /// The node that shall be primary when both are well.
@@ -66,6 +68,7 @@ impl Plan {
             ambushes: 0,
             rolls: false,
             forces: 0,
+            auto_discard: false,
             calm: true,
             preferred: None,
             witness: ms(5),
@@ -96,6 +99,7 @@ impl Plan {
             rolls: !lone && rng.percent(25),
             ambushes: [5, 30, 80][rng.pick(3)],
             forces: 0,
+            auto_discard: false,
             calm: false,
             preferred: None,
             witness: Duration::ZERO,
@@ -117,6 +121,13 @@ impl Plan {
             plan.forces = 1 + rng.below(3);
             plan.disks = false;
             plan.ambushes = 0;
+        }
+        // Again of its own dice.
+        let mut rng = Rng::new(seed.wrapping_mul(71) ^ 0x9a7e);
+        if plan.forces == 0 && !plan.rolls && plan.moves <= 50 && rng.percent(15) {
+            plan.arbiter = gateway();
+            plan.ambushes = 0;
+            plan.auto_discard = rng.percent(50);
         }
         plan
     }
