@@ -12,6 +12,7 @@ mod events;
 mod operate;
 mod serve;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -86,6 +87,9 @@ fn witness_order(given: &ArgMatches) -> Option<(&ArgMatches, Order)> {
             given,
             Order::WitnessRemove {
                 prefer_primary: given.get_flag("prefer-primary"),
+                ping: given
+                    .get_many::<IpAddr>("ping")
+                    .map_or_else(Vec::new, |all| all.copied().collect()),
                 lost: given.get_flag("lost"),
             },
         )),
@@ -139,6 +143,15 @@ fn for_a_running_node() -> Vec<Command> {
         .default_value("60")
         .value_parser(clap::value_parser!(u64).range(1..=60 * 24 * 7))
         .help("How long the code is good");
+    let ping = Arg::new("ping")
+        .long("ping")
+        .value_name("ADDRESS")
+        .num_args(1..)
+        .value_parser(clap::value_parser!(IpAddr))
+        .help(
+            "Either node goes on if one of these addresses answers it, such as the gateway's; \
+             unsafe if the nodes can lose each other and both reach it",
+        );
     let witness = Command::new("witness")
         .about("Change who decides when the nodes lose each other")
         .subcommand_required(true)
@@ -148,7 +161,9 @@ fn for_a_running_node() -> Vec<Command> {
                 .arg(code())
                 .arg(lost()),
             operating("remove", "Have no witness any more").args([
-                switch("prefer-primary", "The primary goes on without its peer"),
+                switch("prefer-primary", "The primary goes on without its peer")
+                    .conflicts_with("ping"),
+                ping,
                 lost(),
             ]),
         ]);

@@ -213,6 +213,7 @@ fn begin(driver: &Driver, work: Work) -> anyhow::Result<()> {
                 sender, position, ..
             } => pair()?.receive_snapshot(sender, position),
             Act::Quarantine(what) => put_away(driver, what),
+            Act::Ping { number } => pair()?.ask_gateways(number),
             Act::Notice(notice) => tell(shared, notice),
             Act::Serve { active, .. } => tell_serving(shared, active),
             other => unreachable!("the node does {other:?} itself"),

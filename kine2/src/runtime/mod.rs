@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 mod driver;
 mod elsewhere;
+mod gateway;
 mod identity;
 pub(crate) mod journal;
 mod log_space;

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::admin::{self, Admin};
 use super::driver::{Driver, activate, drive, settle};
+use super::gateway;
 use super::identity::random_id;
 use super::journal::{self, Journal, Kind};
 use super::log_space::LogSpace;
@@ -322,6 +323,7 @@ impl Cluster {
             loaded.me,
             loaded.hard.config.cluster.0
         );
+        gateway::check_permitted(gateway::gateways(&loaded.hard.config.arbiter))?;
         let listener = TcpListener::bind(config.listen_peer)
             .await
             .with_context(|| format!("listen-peer {}", config.listen_peer))?;

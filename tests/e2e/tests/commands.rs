@@ -57,6 +57,42 @@ fn a_node_is_stopped_over_a_restart_and_started_again() {
 }
 
 #[test]
+fn without_a_witness_the_other_node_goes_on_if_a_gateway_answers() {
+    let mut pair = Pair::start();
+    let (done, said) = pair.try_kine2(Node::A, &["witness", "remove", "--ping", "240.0.0.1"]);
+    assert!(
+        !done && said.contains("240.0.0.1 does not answer"),
+        "{said}"
+    );
+    pair.kine2(Node::A, &["witness", "remove", "--ping", "127.0.0.1"]);
+    let status = pair.status(Node::A);
+    let policy = status["on_peer_loss"].as_str().unwrap();
+    assert!(policy.contains("unsafe-policy"), "{status:#}");
+    pair.wait_until_mirrored();
+    put(&pair.url(Node::A), "before");
+    // A node that started lately gives its peer more time.
+    std::thread::sleep(Duration::from_millis(3_500));
+    pair.kill_witness();
+    pair.kill(Node::A);
+    pair.wait_for(Node::B, "ALONE");
+    put(&pair.url(Node::B), "after");
+    pair.start_node(Node::A);
+    pair.wait_until_mirrored();
+    assert_eq!(pair.state(Node::A), "SECOND");
+    // The primary goes on, too.
+    pair.kill(Node::A);
+    pair.wait_for(Node::B, "ALONE");
+    pair.start_node(Node::A);
+    pair.wait_until_mirrored();
+    run(async {
+        let client = Client::new(&pair.url(Node::A));
+        for key in ["before", "after"] {
+            assert_eq!(client.get(key, false, PATIENCE).await.unwrap().1, 1);
+        }
+    });
+}
+
+#[test]
 fn without_a_witness_a_node_that_is_left_waits_for_the_operator() {
     let mut pair = Pair::start();
     pair.kine2(Node::A, &["witness", "remove"]);

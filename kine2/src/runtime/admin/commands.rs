@@ -1,15 +1,19 @@
 //! Carrying out what an operator orders.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use kine2_proto::kine2::{WitnessEnrol, witness_hello};
-use kine2_replication::{Arbiter, Command, Epoch, LonePolicy, State, Unit, WitnessId};
+use kine2_replication::{
+    Arbiter, Command, Epoch, GATEWAYS_MAX, LonePolicy, State, Timers, Unit, WitnessId,
+};
 use kine2_trust::{Code, CodeKind, joining_client, reachable};
 
-use super::status::{NodeStatus, is_mirrored};
+use super::status::{NodeStatus, in_words, is_mirrored};
 use super::wire::{Answer, Events, Order};
 use super::{Admin, MESSAGE_BYTES_MAX};
+use crate::runtime::gateway;
 use crate::runtime::journal::{self, Ask, Entry, Kind};
 use crate::runtime::pair::greet;
 
@@ -69,9 +73,14 @@ impl Admin {
             },
             Order::WitnessRemove {
                 prefer_primary,
+                ping,
                 lost,
             } => {
+                if let Err(error) = check_gateways(&ping).await {
+                    return Answer::Refused(format!("{error:#}"));
+                }
                 let policy = match prefer_primary {
+                    _ if !ping.is_empty() => LonePolicy::Ping(ping),
                     true => LonePolicy::PreferPrimary,
                     false => LonePolicy::Stop,
                 };
@@ -266,6 +275,12 @@ impl Admin {
                 Arbiter::None(LonePolicy::PreferPrimary) => {
                     "there is no witness now: the primary goes on without its peer".to_owned()
                 }
+                Arbiter::None(LonePolicy::Ping(gateways)) => format!(
+                    "there is no witness now: either node goes on if {} answers it. unsafe-policy: \
+                     where both reach it and not each other, both go on, and what one of them did \
+                     goes to quarantine",
+                    in_words(&gateways)
+                ),
             }),
             false => Answer::failed(
                 "it did not come into force yet; it is tried on, and `kine2 status` shows it"
@@ -301,6 +316,23 @@ impl Admin {
         let id: [u8; 16] = welcome.witness[..].try_into().context("the witness's id")?;
         Ok(WitnessId(u128::from_be_bytes(id)))
     }
+}
+
+/// They are as many as can be asked, this process may ask them, and one of them answers now.
+async fn check_gateways(gateways: &[IpAddr]) -> anyhow::Result<()> {
+    ensure!(
+        gateways.len() <= GATEWAYS_MAX,
+        "{} addresses to ping; at most {GATEWAYS_MAX} are accepted",
+        gateways.len()
+    );
+    gateway::check_permitted(gateways)?;
+    let within = Timers::default().ping_timeout;
+    ensure!(
+        gateways.is_empty() || gateway::any_answers(gateways, within).await,
+        "{} does not answer within {within:?}: name an address that answers a ping",
+        in_words(gateways)
+    );
+    Ok(())
 }
 
 /// A forced promotion makes a higher generation.

@@ -1,6 +1,7 @@
 //! How things are at a node.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use kine2_replication::{Arbiter, LonePolicy, PartName, Standing, State, Unit};
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,9 @@ impl NodeStatus {
                 Arbiter::Witness { .. } => None,
                 Arbiter::None(LonePolicy::Stop) => Some("stop".to_owned()),
                 Arbiter::None(LonePolicy::PreferPrimary) => Some("prefer-primary".to_owned()),
+                Arbiter::None(LonePolicy::Ping(gateways)) => {
+                    Some(format!("ping {} (unsafe-policy)", in_words(gateways)))
+                }
             },
             witness,
             can_fail_over,
@@ -166,7 +170,21 @@ fn outlook(unit: &Unit, state: State) -> (bool, String) {
                  round"
             ),
         ),
+        (Arbiter::None(LonePolicy::Ping(gateways)), _) => (
+            true,
+            format!(
+                "{primary} and {secondary} have the same data, and who loses the other goes on if \
+                 {} answers it; unsafe-policy: a witness would tell which one",
+                in_words(gateways)
+            ),
+        ),
     }
+}
+
+/// One of these addresses.
+pub(super) fn in_words(gateways: &[IpAddr]) -> String {
+    let all: Vec<_> = gateways.iter().map(ToString::to_string).collect();
+    all.join(" or ")
 }
 
 /// How the store stands in the configuration.

@@ -1,5 +1,7 @@
 //! What an operator asks of a node, and is answered.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::status::NodeStatus;
@@ -74,6 +76,9 @@ pub(crate) enum Order {
     WitnessRemove {
         /// The primary goes on without its peer.
         prefer_primary: bool,
+        /// Either node goes on if one of these addresses answers it.
+        #[serde(default)]
+        ping: Vec<IpAddr>,
         /// The witness in force cannot be asked any more.
         lost: bool,
     },

@@ -19,13 +19,14 @@ use kine2_peer::{
     GreetingError, Inbound, InboundReceiver, Incoming, PeerNet, PeerStats, Purpose, Stream,
 };
 use kine2_replication::{
-    Command, Event as ReplicaEvent, Frame, NodeRef, Position, State, WitnessCall, WitnessId,
+    Command, Event as ReplicaEvent, Frame, NodeRef, Position, State, Timers, WitnessCall, WitnessId,
 };
 use kine2_trust::Trust;
 use parking_lot::{Mutex, MutexGuard};
 use tracing::{info, warn};
 
 use super::admin::Admin;
+use super::gateway::{any_answers, gateways};
 use super::journal::Kind;
 use super::member::NodeMember;
 use super::open::StateOptions;
@@ -128,6 +129,16 @@ impl Pair {
 
     pub(super) fn call(&self, call: WitnessCall) {
         self.witnesses.call(call);
+    }
+
+    /// Asks the gateways of the arbiter in force; the core asks for one answer at a time.
+    pub(super) fn ask_gateways(&self, number: u64) {
+        let gateways = gateways(&self.node().unit().config().arbiter).to_vec();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let answered = any_answers(&gateways, Timers::default().ping_timeout).await;
+            shared.finish(Finished::Came(ReplicaEvent::Pinged { number, answered }));
+        });
     }
 
     /// Keeps sessions with the witnesses the unit has to do with.
