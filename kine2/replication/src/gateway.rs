@@ -94,6 +94,7 @@ impl Unit {
         let late = self.is_late(number);
         if late && mutated(Mutation::PingLateAnswer) && answered {
             self.gateway.answered = Some(self.now);
+            self.gateway.silent = None;
         }
         if late {
             return;

@@ -39,6 +39,8 @@ pub enum Setting {
     Stop,
     /// No witness, policy prefer-primary.
     PreferPrimary,
+    /// No witness, policy ping.
+    Ping,
 }
 
 impl Row {
@@ -53,6 +55,7 @@ impl Row {
             Setting::Usual | Setting::Far => witness(1),
             Setting::Stop => Arbiter::None(LonePolicy::Stop),
             Setting::PreferPrimary => Arbiter::None(LonePolicy::PreferPrimary),
+            Setting::Ping => Arbiter::None(LonePolicy::Ping(vec![[192, 0, 2, 1].into()])),
         };
         if self.setting == Setting::Far {
             plan.witness_delay = ms(75);
@@ -302,6 +305,24 @@ pub const ROWS: &[Row] = &[
             world.kill(0);
             world.push(ms(5_000), Due::Start(0));
             ms(5_000)
+        },
+    ),
+    lone(
+        "no witness, ping: secondary lost",
+        800,
+        Setting::Ping,
+        |world| {
+            world.cut_power(1);
+            NOBODY
+        },
+    ),
+    lone(
+        "no witness, ping: primary lost",
+        3500,
+        Setting::Ping,
+        |world| {
+            world.kill(0);
+            NOBODY
         },
     ),
     row("the witness's way is cut at both nodes", 50, |world| {

@@ -26,6 +26,8 @@ pub enum Due {
     Cut(usize, u64, LogIndex),
     /// What was overruled by force is put away.
     Quarantined(usize, u64, Box<Quarantine>),
+    /// The gateway answers a question of this process, or nothing does.
+    Pinged(usize, u64, u64, bool),
     Call(usize, Box<WitnessCall>),
     Word(usize, Box<WitnessWord>),
     /// A process opens its sessions with the witnesses.
@@ -89,6 +91,7 @@ impl Due {
             | Self::Engine(n, _)
             | Self::Cut(n, ..)
             | Self::Quarantined(n, ..)
+            | Self::Pinged(n, ..)
             | Self::Opened(n, ..)
             | Self::Request(n, ..)
             | Self::Word(n, _) => Some(*n),

@@ -201,6 +201,7 @@ impl World {
             preferred: self
                 .rng
                 .choose(&[None, Some(names[0].clone()), Some(names[1].clone())]),
+            ..Policies::default()
         };
         self.command(n, Command::SetPolicies(policies));
     }

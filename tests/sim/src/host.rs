@@ -192,6 +192,13 @@ impl World {
                 let (life, after) = (self.machines[n].life, self.flush_time());
                 self.push(after, Due::Quarantined(n, life, Box::new(what)));
             }
+            // The gateway stands where the witness would.
+            Act::Ping { number } => {
+                let life = self.machines[n].life;
+                let reached = !self.network.is_cut(n, WITNESS) && !self.network.is_cut(WITNESS, n);
+                let after = self.network.delay(&self.plan, &mut self.rng) * 2;
+                self.push(after, Due::Pinged(n, life, number, reached));
+            }
             Act::Notice(notice) => self.on_notice(n, &notice),
             Act::Write(_) | Act::Apply { .. } | Act::Answer { .. } | Act::ReadLog { .. } => {
                 panic!("the node does that itself")

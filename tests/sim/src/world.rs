@@ -348,6 +348,12 @@ impl World {
                     );
                 }
             }
+            Due::Pinged(n, life, number, answered) => {
+                if self.machines[n].life == life && self.machines[n].process.is_some() {
+                    let event = Event::Pinged { number, answered };
+                    self.turn(n, Some(kine2_node::Event::Replica(event)));
+                }
+            }
             Due::SnapshotMade(n, life) => self.on_snapshot_made(n, life),
             Due::SnapshotData(n, position, bytes) => self.on_snapshot_data(n, position, bytes),
             Due::SnapshotReceived(n, life, position, bytes) => {

@@ -24,6 +24,11 @@ impl Sim {
             if self.rng.percent(50) {
                 self.push(ms(400), Due::Pinged(n, boot, number, false));
             }
+            // The answer to an earlier question comes only now.
+            if number > 1 && !self.plan.calm && self.rng.percent(20) {
+                let after = ms(1 + self.rng.below(600));
+                self.push(after, Due::Pinged(n, boot, number - 1, true));
+            }
             return;
         }
         self.gateway_saw[n] = self.now;

@@ -134,10 +134,15 @@ impl Order {
             Self::WitnessAdd { old_lost, .. } => with("witness add", &[(*old_lost, "lost")]),
             Self::WitnessRemove {
                 prefer_primary,
+                ping,
                 lost,
             } => with(
                 "witness remove",
-                &[(*prefer_primary, "prefer-primary"), (*lost, "lost")],
+                &[
+                    (*prefer_primary, "prefer-primary"),
+                    (!ping.is_empty(), "ping"),
+                    (*lost, "lost"),
+                ],
             ),
         }
     }

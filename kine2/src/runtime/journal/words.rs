@@ -60,6 +60,10 @@ pub(crate) fn state(state: State) -> String {
                 "the same epoch was made twice by force: nobody can tell which counts"
             }
             WaitReason::Failed => "a disk of this node failed",
+            WaitReason::NoGateway => {
+                "this node has all data, but lost the other one, and no gateway answers it for long \
+                 enough"
+            }
             WaitReason::WitnessRegressed => "the witness came back from an old copy",
         },
     };
@@ -101,7 +105,14 @@ pub(crate) fn configuration(config: &Config) -> String {
             Arbiter::None(LonePolicy::PreferPrimary) => {
                 format!("there is no witness from now on: {primary} goes on if {other} is lost")
             }
+            Arbiter::None(LonePolicy::Ping(_)) => "there is no witness from now on: either node \
+                                                   goes on if a gateway answers it"
+                .to_owned(),
         },
+        Reason::Ping => format!(
+            "{primary} lost {other} and goes on alone, as a gateway answered it; what {other} does \
+             alone meanwhile will not count"
+        ),
         Reason::Force => format!(
             "an operator made {primary} go on by force; what only {other} had acknowledged does not \
              count any more"
