@@ -71,7 +71,7 @@ fn without_a_witness_the_other_node_goes_on_if_a_gateway_answers() {
     pair.wait_until_mirrored();
     put(&pair.url(Node::A), "before");
     // A node that started lately gives its peer more time.
-    std::thread::sleep(Duration::from_millis(3_500));
+    pair.stays(Node::B, "SECOND", Duration::from_millis(3_500));
     pair.kill_witness();
     pair.kill(Node::A);
     pair.wait_for(Node::B, "ALONE");
