@@ -32,3 +32,7 @@ mod watches;
 pub mod watching;
 mod witnesses;
 pub mod world;
+
+/// A quarter of a run is small allocations, with the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
