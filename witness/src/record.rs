@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kine2_replication::{ClusterId, Config, RecordError as ConfigError, RegisterKey};
+use kine2_replication::{ClusterId, Config, Floors, RecordError as ConfigError, RegisterKey};
 use kine2_witness_core::Register;
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
@@ -13,6 +13,7 @@ const CLUSTER: u8 = 2;
 const REGISTER: u8 = 3;
 const REGRESSED: u8 = 1;
 const MOVED: u8 = 2;
+const FLOORS: u8 = 4;
 
 /// Who the witness is: made with its empty store, and kept with it, so that a store that was wiped
 /// is another witness (`repl W1`).
@@ -93,10 +94,18 @@ impl Record {
                 out.put_u8(REGISTER);
                 let regressed = if register.regressed { REGRESSED } else { 0 };
                 let moved = register.moved_to.as_ref().map_or(0, |_| MOVED);
-                out.put_u8(regressed | moved);
+                let floors = if register.floors == Floors::default() {
+                    0
+                } else {
+                    FLOORS
+                };
+                out.put_u8(regressed | moved | floors);
                 put_sized(&mut out, &register.config.encode());
                 if let Some(config) = &register.moved_to {
                     put_sized(&mut out, &config.encode());
+                }
+                if floors != 0 {
+                    put_sized(&mut out, &register.floors.encode());
                 }
             }
         }
@@ -119,7 +128,7 @@ impl Record {
             }
             REGISTER => {
                 let flags = byte(from, "flags")?;
-                if flags & !(REGRESSED | MOVED) != 0 {
+                if flags & !(REGRESSED | MOVED | FLOORS) != 0 {
                     return Err(RecordError::Flags(flags));
                 }
                 Self::Register(Box::new(Register {
@@ -129,6 +138,10 @@ impl Record {
                         _ => Some(Config::decode(sized(from, "configuration")?)?),
                     },
                     regressed: flags & REGRESSED != 0,
+                    floors: match flags & FLOORS {
+                        0 => Floors::default(),
+                        _ => Floors::decode(sized(from, "floors")?)?,
+                    },
                 }))
             }
             kind => return Err(RecordError::Kind(kind)),

@@ -263,6 +263,7 @@ impl Service {
             witness: self.core.id(),
             life: self.core.life(),
             answers: Some(call.number),
+            floors: None,
             tell: Tell::Refused(refusal),
         }
     }

@@ -141,6 +141,8 @@ mutations! {
         ForceInconsistent "I3" "A part that is half installed is promoted by force.";
         PingWithoutAnswer "section 11" "A node goes alone although no gateway answers it.";
         PingLateAnswer "section 11" "An answer of the gateway counts however late it comes.";
+        NoFloorAtWitness "I4" "The witness keeps no floors: it neither tells nor refuses who was set back.";
+        NoFloorAtPeer "I4" "The nodes do not compare what is final with what the other has.";
         LateReply "W7" "A word of the witness's earlier life is believed after a new session.";
     }
     Log {

@@ -273,11 +273,13 @@ fn calls_of_the_witness_come_back_as_they_were() {
             form,
             expected: config().id(),
             new: config(),
+            held: None,
         }))
     });
     let report = Report {
         epoch: Epoch(4),
         healthy: true,
+        held: None,
     };
     let asks = [
         Ask::Get,
@@ -337,6 +339,7 @@ fn words_of_the_witness_come_back_as_they_were() {
                 witness: WitnessId(5),
                 life: WitnessLife(6),
                 answers,
+                floors: None,
                 tell: tell.clone(),
             };
             let bytes = word_to_wire(&word).encode_to_vec();

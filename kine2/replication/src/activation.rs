@@ -155,6 +155,12 @@ impl Unit {
                 self.part(&name).peer_lost = true;
                 continue;
             }
+            let summary = theirs.expect("it was found in sync");
+            if self.peer_lacks(&name, &summary.history) {
+                self.part(&name).peer_lost = true;
+                continue;
+            }
+            let part = &self.parts[&name];
             let (last, theirs) = (part.log.last(), theirs.expect("it was found in sync"));
             let target = theirs.history.last().index;
             let skips = mutated(Mutation::NoFetch) || mutated(Mutation::NoRunNoFetch);
@@ -171,7 +177,7 @@ impl Unit {
                 });
             } else if theirs.commit > last.index && !skips {
                 // What is final there is not here, and cannot be fetched: only the other has it.
-                self.part(&name).is_behind = true;
+                self.note_reverted(&name);
             } else {
                 self.activate_part(&name);
             }

@@ -1,9 +1,11 @@
 //! Adopting configurations and runs (`repl C3`, C4, A3).
 
 use kine2_mutation::{Mutation, mutated};
+use kine2_wal::LogIndex;
 
 use crate::config::{Config, Standing};
 use crate::hard_state::HardState;
+use crate::ids::PartName;
 use crate::output::{Act, Notice};
 use crate::unit::{Phase, Unit};
 
@@ -40,15 +42,18 @@ impl Unit {
         let suspect = self.suspect_under(&config);
         // Q2: only another forced promotion says which of two twins counts.
         let twin = self.hard.twin && config.origin == old.origin;
+        let kept = |name: &PartName| config.origin == old.origin && config.has(name, &self.me);
+        let reverted = self.hard.reverted.iter().filter(|name| kept(name));
+        let reverted = reverted.cloned().collect();
         self.hard = HardState {
             run,
             stopped,
             twin,
             suspect,
+            reverted,
             ..HardState::adopting(config)
         };
         for (name, part) in &mut self.parts {
-            part.is_behind &= self.hard.config.has(name, &self.me);
             let config = &self.hard.config;
             // What the operator says this node has counts, and is not given up. And what another
             // promoted node has in common is found out anew.
@@ -56,6 +61,9 @@ impl Unit {
                 part.diverged = false;
                 part.common = None;
                 part.putting_away = None;
+            }
+            if config.origin != old.origin {
+                part.known = LogIndex(0);
             }
         }
         self.forget_epoch();
@@ -76,6 +84,7 @@ impl Unit {
         if !mutated(Mutation::NoGossip) {
             self.send_config();
         }
+        self.check_floors();
         self.report();
         self.stop_if_out();
         if self.is_primary() && self.phase == Phase::AloneUnheard {
@@ -140,7 +149,7 @@ impl Unit {
     }
 
     /// A peer that was taken out of a part, or whose ADD was given up, comes back after a pause.
-    fn note_drops(&mut self, old: &Config, new: &Config, pend_add: Option<&crate::PartName>) {
+    fn note_drops(&mut self, old: &Config, new: &Config, pend_add: Option<&PartName>) {
         if new.primary != self.me {
             return;
         }

@@ -86,7 +86,9 @@ impl Unit {
         }
         part.queue_bytes = 0;
         part.unacked.push_back((last.index, now));
-        let id = self.write(name, vec![Record::Entries(entries.clone())]);
+        let mut records = vec![Record::Entries(entries.clone())];
+        records.extend(self.known_beside(name));
+        let id = self.write(name, records);
         self.part(name).log.append(&entries, id);
     }
 
@@ -264,6 +266,7 @@ impl Unit {
         }
         if !fresh.is_empty() {
             records.push(Record::Entries(fresh.to_vec()));
+            records.extend(self.known_beside(name));
         }
         let writes = !records.is_empty();
         if writes {
@@ -279,6 +282,7 @@ impl Unit {
         let part = self.part(name);
         part.verified = Some(already.max(verified));
         part.told = part.told.max(commit);
+        self.check_told(name);
         self.follow_commit(name);
         if !writes {
             self.send_ack(name);
@@ -332,6 +336,7 @@ impl Unit {
             let in_sync = self.hard.config.has(&name, &self.hard.config.primary);
             if let Some(part) = self.parts.get_mut(&name).filter(|_| in_sync) {
                 part.told = part.told.max(commit);
+                self.check_told(&name);
                 self.follow_commit(&name);
             }
         }

@@ -153,6 +153,11 @@ impl Unit {
             part.matched = None;
             part.peer = Some(shown);
         }
+        if self.must_have_all(name, from) && self.peer_lacks(name, &opened.summary.history) {
+            self.part(name).peer_lost = true;
+            return;
+        }
+        let part = self.part(name);
         let base = part.log.history().base().index;
         let point = match part.log.history().common_point(&theirs.history) {
             Some((point, _)) if whole && (point >= base || theirs.commit > point) => point,
@@ -164,6 +169,10 @@ impl Unit {
             // Half installed, or the log that is kept does not reach it.
             _ => return self.begin_snapshot(name, opened),
         };
+        if theirs.commit > point && self.is_own_lineage(theirs) {
+            return self.note_reverted(name);
+        }
+        let part = self.part(name);
         if theirs.commit > point {
             // What is final there is not in this log (`repl N3`).
             part.peer_lost = replica.is_some();
@@ -179,6 +188,20 @@ impl Unit {
             expect: expect.filter(|_| point <= theirs.commit),
             progress: now,
         });
+    }
+
+    /// The other node has every entry that is final: it is in sync, or an ADD of it is in doubt.
+    fn must_have_all(&self, name: &PartName, node: &NodeRef) -> bool {
+        let pending = self.pending_add(name);
+        self.hard.config.has(name, node) || pending.is_some_and(|replica| replica.node == *node)
+    }
+
+    /// What is final at the other node was ordered under the same forced promotion, or none, as this
+    /// node's configuration: nobody overruled it, so this log was set back (`repl I4`).
+    fn is_own_lineage(&self, theirs: &PartSummary) -> bool {
+        let term = theirs.history.term_at(theirs.commit);
+        let own = self.hard.config.origin;
+        term.is_some_and(|term| term.origin == own) && !mutated(Mutation::NoFloorAtPeer)
     }
 
     /// The peer's log contradicts this one where both are final: nothing more is sent, and the

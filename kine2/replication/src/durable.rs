@@ -10,16 +10,21 @@ use kine2_wal::Origin;
 use crate::config::Config;
 use crate::epoch::Epoch;
 use crate::fields::{
-    Reader, RecordError, put_address, put_count, put_node, put_option, put_replica, put_text,
-    value_of,
+    Reader, RecordError, put_address, put_count, put_marks, put_node, put_option, put_replica,
+    put_text, value_of,
 };
 use crate::forms::Reason;
 use crate::hard_state::{DataState, HardState, PendingAdd};
 use crate::ids::{ClusterId, Incarnation, PartName, Replica, WitnessId};
 use crate::policy::{Arbiter, LonePolicy, Policies};
 
-/// Version of the layout that is written.
-const VERSION: u8 = 3;
+/// Version of the layout of a record that is written.
+const VERSION: u8 = 4;
+/// Version of the layout of a configuration by itself: that in which it changed last, so that
+/// programs of neighbouring versions understand each other.
+const CONFIG_VERSION: u8 = 3;
+/// The last version that knew no floors; it is read, too.
+const VERSION_WITHOUT_FLOORS: u8 = 3;
 /// The version before, which knew no origins, twins and suspects; it is read, too.
 const VERSION_WITHOUT_ORIGINS: u8 = 2;
 
@@ -61,7 +66,7 @@ impl Durable {
     /// # Errors
     /// What is wrong with them.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = versioned(bytes)?;
+        let mut reader = versioned(bytes, VERSION)?;
         let durable = Self {
             boot: reader.u64("boot")?,
             storage: Incarnation(reader.u128("storage")?),
@@ -89,7 +94,7 @@ impl Config {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(256);
-        out.put_u8(VERSION);
+        out.put_u8(CONFIG_VERSION);
         put_config(&mut out, self);
         out.freeze()
     }
@@ -99,7 +104,7 @@ impl Config {
     /// # Errors
     /// What is wrong with them.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = versioned(bytes)?;
+        let mut reader = versioned(bytes, CONFIG_VERSION)?;
         let config = reader.config()?;
         match reader.bytes.len() {
             0 => Ok(config),
@@ -109,17 +114,17 @@ impl Config {
 }
 
 /// What follows the version, which must be one that is read.
-fn versioned(bytes: &[u8]) -> Result<Reader<'_>, RecordError> {
+fn versioned(bytes: &[u8], most: u8) -> Result<Reader<'_>, RecordError> {
     let mut reader = Reader {
         bytes,
-        version: VERSION,
+        version: most,
     };
     reader.version = reader.u8("version")?;
-    if !(VERSION_WITHOUT_ORIGINS..=VERSION).contains(&reader.version) {
+    if !(VERSION_WITHOUT_ORIGINS..=most).contains(&reader.version) {
         return Err(RecordError::Version {
             found: reader.version.into(),
             least: VERSION_WITHOUT_ORIGINS.into(),
-            most: VERSION.into(),
+            most: most.into(),
         });
     }
     Ok(reader)
@@ -137,6 +142,11 @@ fn put_hard(out: &mut BytesMut, hard: &HardState) {
     out.put_u8(u8::from(hard.twin));
     put_count(out, hard.suspect.len());
     for part in &hard.suspect {
+        put_text(out, part.as_str());
+    }
+    put_marks(out, &hard.known);
+    put_count(out, hard.reverted.len());
+    for part in &hard.reverted {
         put_text(out, part.as_str());
     }
 }
@@ -243,7 +253,19 @@ impl Reader<'_> {
                 true => self.set("suspects", |reader| Ok(reader.text("suspect")?.into()))?,
                 false => BTreeSet::new(),
             },
+            known: match self.knows_floors() {
+                true => self.marks("parts known")?,
+                false => BTreeMap::new(),
+            },
+            reverted: match self.knows_floors() {
+                true => self.set("parts set back", |reader| Ok(reader.text("part")?.into()))?,
+                false => BTreeSet::new(),
+            },
         })
+    }
+
+    fn knows_floors(&self) -> bool {
+        self.version > VERSION_WITHOUT_FLOORS
     }
 
     fn knows_origins(&self) -> bool {
@@ -321,9 +343,11 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use kine2_wal::{LogIndex, Term};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::floors::Mark;
     use crate::ids::NodeRef;
 
     fn node(name: &str, incarnation: u128) -> NodeRef {
@@ -388,6 +412,18 @@ mod tests {
                 true => BTreeSet::from(["till".into()]),
                 false => BTreeSet::new(),
             },
+            known: match stopped {
+                true => BTreeMap::new(),
+                false => {
+                    let index = LogIndex(run.into());
+                    let term = Term::new(run.into(), run);
+                    BTreeMap::from([("till".into(), Mark { index, term })])
+                }
+            },
+            reverted: match stopped {
+                true => BTreeSet::new(),
+                false => BTreeSet::from(["store".into(), "till".into()]),
+            },
         });
         (
             any::<u64>(),
@@ -433,6 +469,34 @@ mod tests {
             bytes[at] ^= flip;
             prop_assert_ne!(Durable::decode(&bytes), Ok(durable));
         }
+    }
+
+    /// A record of the version before is what is written now without its last two fields.
+    #[test]
+    fn a_record_without_floors_is_read() {
+        let mut durable = Durable {
+            boot: 3,
+            storage: Incarnation(4),
+            data: DataState::Complete,
+            hard: Some(HardState {
+                run: 7,
+                suspect: BTreeSet::from(["till".into()]),
+                ..HardState::adopting(config(true, true, 2))
+            }),
+        };
+        let bytes = durable.encode();
+        let mut old = bytes[..bytes.len() - 2].to_vec();
+        old[0] = VERSION_WITHOUT_FLOORS;
+        assert_eq!(Durable::decode(&old), Ok(durable.clone()));
+        old[0] = VERSION;
+        assert_eq!(
+            Durable::decode(&old),
+            Err(RecordError::Short("parts known"))
+        );
+        durable.hard = None;
+        let mut old = durable.encode().to_vec();
+        old[0] = VERSION_WITHOUT_FLOORS;
+        assert_eq!(Durable::decode(&old), Ok(durable));
     }
 
     #[test]

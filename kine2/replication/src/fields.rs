@@ -1,14 +1,16 @@
 //! Fields of the records that a node keeps on its disks, as bytes: little endian; a text is its
 //! length (1) and UTF-8; an address is its version (1; 4 or 6) and its octets; an option is 0, or 1 and the value; a set is its count (1) and its members.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
+use kine2_wal::{LogIndex, Origin, Term};
 use thiserror::Error;
 
 use crate::config::ShapeError;
-use crate::ids::{Incarnation, NAME_BYTES_MAX, NodeRef, Replica};
+use crate::floors::Mark;
+use crate::ids::{Incarnation, NAME_BYTES_MAX, NodeRef, PartName, Replica};
 
 /// Why bytes are not the record that was expected.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -96,6 +98,21 @@ pub(crate) fn put_address(out: &mut BytesMut, address: IpAddr) {
     }
 }
 
+pub(crate) fn put_mark(out: &mut BytesMut, Mark { index, term }: &Mark) {
+    out.put_u64_le(index.0);
+    out.put_u64_le(term.epoch);
+    out.put_u32_le(term.run);
+    out.put_u32_le(term.origin.0);
+}
+
+pub(crate) fn put_marks(out: &mut BytesMut, marks: &BTreeMap<PartName, Mark>) {
+    put_count(out, marks.len());
+    for (part, mark) in marks {
+        put_text(out, part.as_str());
+        put_mark(out, mark);
+    }
+}
+
 /// What is left to read.
 pub(crate) struct Reader<'b> {
     pub(crate) bytes: &'b [u8],
@@ -179,6 +196,31 @@ impl<'b> Reader<'b> {
             }
         }
         Ok(set)
+    }
+
+    pub(crate) fn mark(&mut self) -> Result<Mark, RecordError> {
+        Ok(Mark {
+            index: LogIndex(self.u64("index")?),
+            term: Term {
+                epoch: self.u64("epoch")?,
+                run: self.u32("run")?,
+                origin: Origin(self.u32("origin")?),
+            },
+        })
+    }
+
+    pub(crate) fn marks(
+        &mut self,
+        what: &'static str,
+    ) -> Result<BTreeMap<PartName, Mark>, RecordError> {
+        let mut marks = BTreeMap::new();
+        for _ in 0..self.u8(what)? {
+            let part = self.text("part")?.into();
+            if marks.insert(part, self.mark()?).is_some() {
+                return Err(RecordError::Twice(what));
+            }
+        }
+        Ok(marks)
     }
 
     pub(crate) fn node(&mut self) -> Result<NodeRef, RecordError> {

@@ -1,8 +1,9 @@
 //! What a node keeps durably of a unit beside the logs (`repl section 3`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
+use crate::floors::Mark;
 use crate::ids::{PartName, Replica};
 
 /// The durable state of a node in a unit: one record of the lead part's log on disk, replaced as
@@ -26,6 +27,11 @@ pub struct HardState {
     /// Parts of which nothing may be dropped that is not in quarantine: the configuration descends
     /// from a forced promotion that did not know what is here (`repl Q1`).
     pub suspect: BTreeSet<PartName>,
+    /// How far each part was known to be committed when this was written (`repl I4`).
+    pub known: BTreeMap<PartName, Mark>,
+    /// Parts that this node is in sync for by its configuration and has not all of that was final:
+    /// it was set back (`repl I4`).
+    pub reverted: BTreeSet<PartName>,
 }
 
 /// An ADD in doubt. The replica is kept too: only its acknowledgements count while the part is
@@ -50,6 +56,8 @@ impl HardState {
             stopped: false,
             twin: false,
             suspect: BTreeSet::new(),
+            known: BTreeMap::new(),
+            reverted: BTreeSet::new(),
         }
     }
 }

@@ -189,4 +189,6 @@ pub enum Notice {
     SwapOff,
     /// A disk of this part failed.
     PartFailed(PartName),
+    /// What was final of this part is not here: the disk or the machine was set back (`repl I4`).
+    Reverted(PartName),
 }

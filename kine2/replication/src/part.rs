@@ -28,7 +28,7 @@ pub struct LoadedPart {
     pub commit: LogIndex,
 }
 
-/// A part. All but `storage`, `log`, `data` and `commit` is forgotten on adopting a configuration
+/// A part. All but `storage`, `log`, `data`, `commit` and `known` is forgotten on adopting a configuration
 /// (but for `repl A3`).
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -37,6 +37,9 @@ pub(crate) struct Part {
     pub(crate) data: DataState,
     /// Committed, as far as is known here; never falls but when the part is given up.
     pub(crate) commit: LogIndex,
+    /// Known to be committed before the last start, and maybe not applied yet: a floor only, as
+    /// somebody may have overruled it since (`repl I4`).
+    pub(crate) known: LogIndex,
     /// The log contradicts the primary's below the commit index (`repl L4`).
     pub(crate) diverged: bool,
     /// The last entry in common with the primary that overruled this node, if it is known.
@@ -44,8 +47,6 @@ pub(crate) struct Part {
     /// What is on its way to quarantine.
     pub(crate) putting_away: Option<PuttingAway>,
 
-    /// The peer in sync has what is final and is not in this log: the disk went back (`repl I4`).
-    pub(crate) is_behind: bool,
     /// This node may order, commit and read the part (`repl K2`).
     pub(crate) active: bool,
     /// On the way to being active by A2.
@@ -163,10 +164,10 @@ impl Part {
                     .max(loaded.history.base().index)
                     .min(loaded.history.last().index),
             },
+            known: LogIndex(0),
             log: PartLog::new(loaded.history),
             data: loaded.data,
             diverged: false,
-            is_behind: false,
             common: None,
             putting_away: None,
             active: false,
@@ -194,8 +195,13 @@ impl Part {
             storage: self.storage,
             data: self.data,
             history: self.log.history().clone(),
-            commit: self.commit,
+            commit: self.floor(),
         }
+    }
+
+    /// The last entry that is known to be committed, now or before the last start.
+    pub(crate) fn floor(&self) -> LogIndex {
+        self.commit.max(self.known)
     }
 
     /// Forgets what belongs to an epoch and run. The clients that waited are the caller's.

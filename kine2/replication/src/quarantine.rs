@@ -152,17 +152,20 @@ impl Unit {
     fn renew(&mut self, name: &PartName) {
         let random = u128::from(self.seed.next()) << 64 | u128::from(self.seed.next());
         let storage = Incarnation(random);
-        let records = vec![
-            Record::Storage(storage),
-            Record::Data(DataState::Inconsistent),
-        ];
-        self.write(name, records);
         let part = self.part(name);
         part.storage = storage;
         part.data = DataState::Inconsistent;
         part.diverged = false;
         part.commit = LogIndex(0);
+        part.known = LogIndex(0);
         part.forget_peer();
+        // What was known of the old storage says nothing of the new one.
+        self.write_hard();
+        let records = vec![
+            Record::Storage(storage),
+            Record::Data(DataState::Inconsistent),
+        ];
+        self.write(name, records);
     }
 
     /// The origin of the configuration this node acts by.

@@ -8,6 +8,7 @@ use kine2_mutation::{Mutation, mutated};
 
 use crate::config::{Config, Standing};
 use crate::event::Link;
+use crate::floors::ToldFloors;
 use crate::force::Force;
 use crate::forms::Form;
 use crate::hard_state::PendingAdd;
@@ -45,6 +46,10 @@ pub(crate) struct RegisterClient {
     not_before: Duration,
     asked: Option<Duration>,
     hinted: Option<Duration>,
+    /// The floors told last (`repl I4`).
+    pub(crate) floors: Option<ToldFloors>,
+    /// The witness was told what is here since the peer was heard last.
+    pub(crate) loss_reported: bool,
 }
 
 /// A compare-and-swap that is being asked for.
@@ -130,6 +135,11 @@ impl Unit {
         }
         self.register.heard = true;
         self.register.heard_at = self.now;
+        // Before its content: by that this node may begin to serve.
+        if let Some(floors) = word.floors {
+            self.register.floors = Some(*floors);
+            self.check_floors();
+        }
         match word.tell {
             Tell::Register(config) | Tell::Moved(config) => self.learn(*config, word.answers),
             Tell::Refused(refusal) => self.on_refused(&refusal),
@@ -179,7 +189,8 @@ impl Unit {
             | Refusal::OtherWitness
             | Refusal::Regressed
             | Refusal::Generation
-            | Refusal::RegistersMax => {}
+            | Refusal::RegistersMax
+            | Refusal::Reverted => {}
         }
     }
 
@@ -232,6 +243,7 @@ impl Unit {
             let report = Report {
                 epoch: self.hard.config.epoch,
                 healthy: self.is_healthy(),
+                held: Some(self.held()),
             };
             self.call(witness, Ask::Report(report));
         }
@@ -246,6 +258,7 @@ impl Unit {
         if let Some(witness) = self.witness() {
             self.look(witness);
             self.hint(witness);
+            self.report_loss();
         }
         self.drop_asked_form();
         let wanted = self.wanted_form();
@@ -289,6 +302,20 @@ impl Unit {
         }
     }
 
+    /// I4: the witness gets to know what was final with a peer that is not heard any more, as soon
+    /// as that is noticed: should this node be lost, too, the peer is measured by it.
+    fn report_loss(&mut self) {
+        let silence = match self.is_primary() {
+            true => self.now.saturating_sub(self.peer.answered),
+            false => self.now.saturating_sub(self.peer.heard_active),
+        };
+        let lost = self.peer.link != Link::Up || silence > self.timers.suspect_hint;
+        if self.hard.config.members.len() > 1 && lost != self.register.loss_reported {
+            self.register.loss_reported = lost;
+            self.report();
+        }
+    }
+
     fn ask_for(&mut self, witness: WitnessId, form: Form) {
         let expected = self.hard.config.id();
         let attempt = &self.register.attempt;
@@ -310,6 +337,7 @@ impl Unit {
                 form,
                 expected,
                 new,
+                held: None,
             };
             if cas.form == Form::Remove && mutated(Mutation::NoCas) {
                 return self.adopt(cas.new);
@@ -322,10 +350,12 @@ impl Unit {
         }
         let (now, timeout) = (self.now, self.timers.cas_timeout);
         let not_before = self.register.not_before;
+        let held = self.held();
         let attempt = self.register.attempt.as_mut().expect("it was made above");
         let due = attempt.sent.is_none_or(|at| now >= at + timeout);
         if due && now >= not_before {
             attempt.sent = Some(now);
+            attempt.cas.held = Some(held);
             let cas = Box::new(attempt.cas.clone());
             self.call(witness, Ask::Cas(cas));
         }

@@ -50,13 +50,15 @@ pub enum WaitReason {
     Failed,
     /// The peer is lost, and no gateway answers, or not for long enough (policy `ping`).
     NoGateway,
+    /// The lead has not all that was final: the disk or the machine was set back.
+    Reverted,
     /// The witness went backwards in time.
     WitnessRegressed,
 }
 
 impl WaitReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Outdated,
         Self::NoPrimary,
         Self::NoWitness,
@@ -66,6 +68,8 @@ impl WaitReason {
         Self::Diverged,
         Self::Twin,
         Self::Failed,
+        Self::NoGateway,
+        Self::Reverted,
         Self::WitnessRegressed,
     ];
 }
@@ -95,6 +99,7 @@ impl fmt::Display for WaitReason {
             Self::Twin => "twin",
             Self::Failed => "failed",
             Self::NoGateway => "no-gateway",
+            Self::Reverted => "reverted",
             Self::WitnessRegressed => "witness-regressed",
         })
     }
@@ -115,6 +120,8 @@ pub enum PartWord {
     Inconsistent,
     /// This node's log of it contradicts the primary's.
     Diverged,
+    /// This node has not all of it that was final: the disk or the machine was set back.
+    Reverted,
 }
 
 impl fmt::Display for PartWord {
@@ -126,6 +133,7 @@ impl fmt::Display for PartWord {
             Self::Failed => "failed",
             Self::Inconsistent => "inconsistent",
             Self::Diverged => "diverged",
+            Self::Reverted => "reverted",
         })
     }
 }
@@ -184,6 +192,7 @@ impl Unit {
             DataState::Failed => PartWord::Failed,
             DataState::Inconsistent => PartWord::Inconsistent,
             DataState::Complete if part.diverged => PartWord::Diverged,
+            DataState::Complete if self.hard.reverted.contains(name) => PartWord::Reverted,
             DataState::Complete => match self.hard.config.standing(name) {
                 Some(Standing::Mirror) => PartWord::Mirror,
                 Some(Standing::Away) => PartWord::Away,
@@ -265,6 +274,9 @@ impl Unit {
         }
         if lead.is_some_and(|part| part.diverged) {
             return Some(WaitReason::Diverged);
+        }
+        if self.hard.reverted.contains(&self.hard.config.lead) {
+            return Some(WaitReason::Reverted);
         }
         let cut_off = self.register.regressed && self.suspects_peer();
         cut_off.then_some(WaitReason::WitnessRegressed)

@@ -95,7 +95,8 @@ impl Unit {
         for name in self.part_names() {
             let in_sync = self.hard.config.has(&name, &self.me);
             let part = &self.parts[&name];
-            if in_sync && part.data == DataState::Failed {
+            let reverted = self.hard.reverted.contains(&name);
+            if in_sync && (part.data == DataState::Failed || reverted) {
                 self.send(Body::PartFailed(name));
             } else if part.data == DataState::Inconsistent && part.receiver.is_none() {
                 // A part that was given up waits to be filled.

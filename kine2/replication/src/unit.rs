@@ -14,6 +14,7 @@ use crate::arbiter_change::Moving;
 use crate::config::{Config, ConfigId, Standing};
 use crate::durable::Durable;
 use crate::event::{Event, Link};
+use crate::floors::lacks;
 use crate::forms::Form;
 use crate::gateway::Gateway;
 use crate::hard_state::{DataState, HardState};
@@ -133,6 +134,8 @@ pub struct Unit {
     pub(crate) hello_sent: Option<Duration>,
     /// When a commit index must travel by itself.
     pub(crate) commit_due: Option<Duration>,
+    /// When the hard state was given to the disk last.
+    known_at: Duration,
     deadline: Duration,
     steps: Vec<Step>,
 }
@@ -172,16 +175,33 @@ impl Unit {
             peer_opening: 0,
             hello_sent: None,
             commit_due: None,
+            known_at: now,
             deadline: now + TICK,
             steps: Vec::new(),
         };
         let names: Vec<_> = unit.parts.keys().cloned().collect();
         for part in names {
+            unit.recall(&part);
             let through = unit.parts[&part].commit;
             unit.push(Act::Apply { part, through });
         }
         unit.settle();
         unit
+    }
+
+    /// What was known to be final when the hard state was written (`repl I4`). A log without it was
+    /// set back by itself, on a disk of its own.
+    fn recall(&mut self, name: &PartName) {
+        let part = &self.parts[name];
+        let counts = part.data == DataState::Complete && !self.hard.suspect.contains(name);
+        let Some(known) = self.hard.known.get(name).copied().filter(|_| counts) else {
+            return;
+        };
+        if !lacks(part.log.history(), known) {
+            self.part(name).known = known.index;
+        } else if self.hard.config.has(name, &self.me) {
+            self.note_reverted(name);
+        }
     }
 
     /// Takes in what happened at `now`.
@@ -315,6 +335,7 @@ impl Unit {
             Link::Down => {}
         }
         self.peer.link = link;
+        self.register.loss_reported = false;
         for part in self.parts.values_mut() {
             part.sender = Sender::Idle;
             part.receiving = None;
@@ -348,7 +369,7 @@ impl Unit {
             return false;
         };
         let replica = self.hard.config.replica(name, &self.me);
-        let is_whole = part.data == DataState::Complete && !part.is_behind;
+        let is_whole = part.data == DataState::Complete && !self.hard.reverted.contains(name);
         replica.is_some_and(|r| r.storage == part.storage) && is_whole
     }
 
@@ -420,6 +441,8 @@ impl Unit {
 
     /// Makes the hard state durable. Every step from here on waits for it.
     pub(crate) fn write_hard(&mut self) {
+        self.note_known();
+        self.known_at = self.now;
         let mut hard = self.hard.clone();
         if mutated(Mutation::PendVolatile) {
             hard.pend_add = None;
@@ -431,6 +454,18 @@ impl Unit {
         let lead = self.hard.config.lead.clone();
         let id = self.write(&lead, vec![record]);
         self.hard_write = id;
+    }
+
+    /// The hard state beside entries of the lead, so that it keeps what is known to be final without
+    /// a flush of its own (`repl I4`). Nothing waits for it.
+    pub(crate) fn known_beside(&mut self, name: &PartName) -> Option<Record> {
+        let due = self.now >= self.known_at + self.timers.witness_heartbeat;
+        if !due || *name != self.hard.config.lead {
+            return None;
+        }
+        self.note_known();
+        self.known_at = self.now;
+        Some(Record::Hard(Box::new(self.hard.clone())))
     }
 
     /// The lead's disk is done with all writes up to `through`; what it still owes counts from now.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::{Config, ConfigId};
 use crate::epoch::Epoch;
+use crate::floors::{Holdings, ToldFloors};
 use crate::force::Force;
 use crate::forms::{Form, FormError};
 use crate::ids::{NodeRef, RegisterKey, WitnessId, WitnessLife};
@@ -67,15 +68,19 @@ pub struct Cas {
     pub expected: ConfigId,
     /// The new one: exactly what the form makes of it.
     pub new: Config,
+    /// What the caller has (`repl I4`); nothing from programs that know no floors.
+    pub held: Option<Holdings>,
 }
 
 /// A node's report about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The highest epoch it adopted.
     pub epoch: Epoch,
     /// As in [`Ask::ProbeAck`].
     pub healthy: bool,
+    /// What it has (`repl I4`); nothing from programs that know no floors.
+    pub held: Option<Holdings>,
 }
 
 /// What the witness tells a node, for one unit.
@@ -89,6 +94,9 @@ pub struct WitnessWord {
     pub life: WitnessLife,
     /// Number of the call it answers; nothing if it speaks on its own.
     pub answers: Option<u64>,
+    /// What was final, with a register's content and with [`Refusal::Reverted`] (`repl I4`);
+    /// nothing from programs that know no floors.
+    pub floors: Option<Box<ToldFloors>>,
     /// What it says.
     pub tell: Tell,
 }
@@ -138,6 +146,9 @@ pub enum Refusal {
     Generation,
     /// The witness holds as many registers as it may.
     RegistersMax,
+    /// A node would be left as the only one with a part and has not all of it that was final: it
+    /// was set back (`repl I4`).
+    Reverted,
 }
 
 impl fmt::Display for Refusal {
@@ -153,6 +164,7 @@ impl fmt::Display for Refusal {
             Self::Regressed => f.write_str("the register went backwards"),
             Self::Generation => f.write_str("the record is not of a higher generation than the stored one, or of an older counter"),
             Self::RegistersMax => f.write_str("the witness holds as many registers as it may"),
+            Self::Reverted => f.write_str("who would go on alone has not all that was final"),
         }
     }
 }

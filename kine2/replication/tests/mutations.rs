@@ -35,7 +35,9 @@ const SOON_SEEDS: u64 = 40;
 
 #[test]
 fn each_broken_rule_is_found() {
-    let (mutations, seeds) = asked(Mutation::of(Room::Replication), SOON, SOON_SEEDS);
+    let (mut mutations, seeds) = asked(Mutation::of(Room::Replication), SOON, SOON_SEEDS);
+    // The disks here forget nothing; `tests/sim` sets machines back.
+    mutations.retain(|m| !matches!(m, Mutation::NoFloorAtWitness | Mutation::NoFloorAtPeer));
     hunt(&mutations, seeds, |seed| {
         Sim::new(Plan::of_seed(seed)).run();
     });

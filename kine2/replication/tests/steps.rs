@@ -207,6 +207,7 @@ fn heard(a: &mut A) -> Vec<Step> {
         witness: W,
         life: WitnessLife(1),
         answers: None,
+        floors: None,
         tell: Tell::Register(Box::new(a.unit.config().clone())),
     };
     a.tell(Event::Witness(Box::new(word)))
@@ -407,6 +408,7 @@ fn a_word_of_an_earlier_life_of_the_witness_is_dropped() {
             witness: W,
             life: WitnessLife(life),
             answers: None,
+            floors: None,
             tell: Tell::Register(Box::new(newer.clone())),
         }))
     };
@@ -439,6 +441,7 @@ fn a_stopped_node_follows_the_sessions_of_its_witness() {
         witness: W,
         life: WitnessLife(2),
         answers: None,
+        floors: None,
         tell: Tell::Register(Box::new(taken.clone())),
     })));
     assert_eq!(*a.unit.config(), taken);
@@ -495,6 +498,7 @@ fn a_refused_change_of_the_arbiter_is_tried_again_after_a_pause() {
             witness: NEW,
             life: WitnessLife(1),
             answers: asked.last().copied(),
+            floors: None,
             tell: Tell::Refused(Refusal::Generation),
         };
         let steps = a.tell(Event::Witness(Box::new(refused)));

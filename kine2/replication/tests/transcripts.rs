@@ -102,6 +102,8 @@ fn execute(play: &mut Play, command: &str) -> Option<String> {
         ["start", "w"] => sim.start_witness(0),
         ["keep", "w"] => sim.keep_witness(),
         ["restore", "w"] => sim.restore_witness(),
+        ["keep", n] => sim.keep_node(node(n)),
+        ["set-back", n] => sim.set_back(node(n)),
         ["kill", n] => sim.crash_as(node(n), true),
         ["power-off", n] => sim.crash_as(node(n), false),
         ["start", n] => sim.start(node(n)),

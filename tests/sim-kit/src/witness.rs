@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use kine2_replication::{Config, NodeRef, RegisterKey, WitnessId, WitnessLife, WitnessWord};
+use kine2_replication::{
+    Config, Floors, NodeRef, RegisterKey, WitnessId, WitnessLife, WitnessWord,
+};
 use kine2_witness_core::{Act, Event, Options, Register, Step, Witness};
 
 /// A witness with its store.
@@ -42,6 +44,7 @@ impl WitnessHost {
                 config: config.clone(),
                 moved_to: None,
                 regressed: false,
+                floors: Floors::default(),
             };
             (config.key(), register)
         };

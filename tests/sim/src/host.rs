@@ -215,6 +215,10 @@ impl World {
             Notice::Diverged(_) => {
                 assert!(self.was_forced, "{name}: {notice:?} without force");
             }
+            Notice::Reverted(_) => {
+                assert!(self.was_set_back, "{name}: {notice:?} and never was");
+                self.coverage.mark("I4: a node knows that it was set back");
+            }
             Notice::Twin(_) => panic!("{name}: {notice:?} without force"),
             Notice::Quarantined(_) | Notice::Refused(_) => {}
             Notice::WitnessRegressed => self

@@ -131,6 +131,9 @@ pub const RULES: &[(&str, Reach)] = &[
         Marks(&[
             "I4: a machine set back to an old image",
             "I4: a machine lost what it had acknowledged",
+            "I4: a node knows that it was set back",
+            "I4: who was set back is taken out by the other",
+            "I4: who was set back is told by the witness",
         ]),
     ),
     ("N1", Marks(&["N1: a snapshot made"])),

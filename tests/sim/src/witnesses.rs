@@ -2,7 +2,8 @@
 
 use kine2_node::Event;
 use kine2_replication::{
-    Ask, Event as ReplicaEvent, Refusal, Tell, WitnessCall, WitnessId, WitnessLife,
+    Ask, Event as ReplicaEvent, LogIndex, Refusal, Report, Tell, WitnessCall, WitnessId,
+    WitnessLife,
 };
 use kine2_sim_kit::Outcome;
 use kine2_witness_core::{Event as WitnessEvent, Options};
@@ -33,6 +34,7 @@ impl World {
     /// Ends a witness as a power cut does.
     pub fn crash_witness(&mut self, w: usize) {
         self.coverage.mark("witness: crashed");
+        self.told_final[w] = None;
         self.witnesses[w].crash();
         let line = format!("witness {} goes down", w + 1);
         self.tell_story(line);
@@ -65,7 +67,29 @@ impl World {
         {
             self.coverage.mark("C2: a change that came too late");
         }
+        self.note_told(w, &call);
         self.tell_witness(w, WitnessEvent::Call(call));
+    }
+
+    /// What a witness that is up was told to be final, by who acts by its register.
+    fn note_told(&mut self, w: usize, call: &WitnessCall) {
+        let Ask::Report(Report {
+            held: Some(held), ..
+        }) = &call.ask
+        else {
+            return;
+        };
+        let register = self.witnesses[w].durable.get(&call.key);
+        let current = register.is_some_and(|register| register.config.id() == held.config);
+        if let Some(store) = held.parts.get(&self.part)
+            && self.witnesses[w].is_up()
+            && current
+        {
+            let same = self.told_final[w].filter(|(origin, _)| *origin == held.config.origin);
+            let floor = same.map_or(LogIndex(0), |(_, floor)| floor);
+            let floor = floor.max(store.commit.index);
+            self.told_final[w] = Some((held.config.origin, floor));
+        }
     }
 
     /// A process opens its sessions, if it can reach the witnesses.

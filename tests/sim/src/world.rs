@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use kine2_replication::{
-    ClusterId, Config, Epoch, Event, HardState, Incarnation, LogIndex, NodeRef, PartName, Policies,
-    Reason, RegisterKey, Replica, Standing, State,
+    ClusterId, Config, Epoch, Event, HardState, Incarnation, LogIndex, NodeRef, Origin, PartName,
+    Policies, Reason, RegisterKey, Replica, Standing, State,
 };
 use kine2_sim_kit::{PartTruth, Rng, WitnessHost, in_force};
 
@@ -81,6 +81,10 @@ pub struct World {
     /// Of machines whose disk went back, where their log ended: what they acknowledged up to there
     /// may be exposed yet. Until they have as much again, and all that was exposed.
     pub(crate) behind: [Option<LogIndex>; 2],
+    /// What each witness was told to be final since its start, and under which forced promotion.
+    pub(crate) told_final: [Option<(Origin, LogIndex)>; 2],
+    /// Some machine was set back to an old image, or may have lost what it acknowledged.
+    pub(crate) was_set_back: bool,
     /// What to go back to, and since when it is that old.
     pub(crate) images: Images,
     /// A loss was accepted, and the configuration that says so is on its way.
@@ -147,6 +151,8 @@ impl World {
             wipes: 0,
             quiet: false,
             behind: [None; 2],
+            told_final: [None; 2],
+            was_set_back: false,
             images: Images::default(),
             forcing: false,
             was_forced: false,

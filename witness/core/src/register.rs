@@ -2,8 +2,8 @@
 
 use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{
-    Arbiter, Cas, Config, Force, ForcedPart, Form, NodeRef, Reason, Refusal, WitnessId, force,
-    force_part,
+    Arbiter, Cas, Config, Floors, Force, ForcedPart, Form, Holdings, NodeRef, Reason, Refusal,
+    WitnessId, force, force_part,
 };
 
 /// Registers of a witness at most.
@@ -19,6 +19,8 @@ pub struct Register {
     /// A node knew more than this: the store went backwards. Durable, as a restart would forget
     /// it (`repl W3`); only a higher generation ends it.
     pub regressed: bool,
+    /// What was final, as the nodes told (`repl I4`). Stored with each change, and now and then.
+    pub floors: Floors,
 }
 
 impl Register {
@@ -35,6 +37,7 @@ impl Register {
                 config,
                 moved_to: None,
                 regressed: false,
+                floors: Floors::default(),
             }),
             _ => Err(Refusal::Record(
                 "the record names another arbiter; this witness is accepted".into(),
@@ -63,13 +66,9 @@ impl Register {
             return Ok(None);
         }
         if mutated(Mutation::BlindCas) {
-            let config = cas.new.clone();
-            let moved_to = None;
-            let regressed = self.regressed;
             return Ok(Some(Self {
-                config,
-                moved_to,
-                regressed,
+                config: cas.new.clone(),
+                ..self.clone()
             }));
         }
         if cas.expected != self.config.id() {
@@ -84,16 +83,43 @@ impl Register {
         }
         Ok(Some(match cas.form {
             Form::Move { .. } => Self {
-                config: self.config.clone(),
                 moved_to: Some(made),
-                regressed: self.regressed,
+                ..self.clone()
             },
-            _ => Self {
-                config: made,
-                moved_to: None,
-                regressed: self.regressed,
-            },
+            _ => {
+                let mut floors = self.floors.clone();
+                if let Form::Add { replica, .. } = &cas.form {
+                    // What it forgot before it was brought level does not matter any more.
+                    floors.boots.remove(&replica.node);
+                }
+                floors.keep_only(&made);
+                Self {
+                    config: made,
+                    floors,
+                    ..self.clone()
+                }
+            }
         }))
+    }
+
+    /// The node that would be left as the only one with some part by `next`, and that has not all of
+    /// it that was final, by what `held` says of it (`repl I4`).
+    pub(crate) fn is_lost_by<'h>(
+        &self,
+        next: &Self,
+        held: impl Fn(&NodeRef) -> Option<&'h Holdings>,
+    ) -> bool {
+        self.config.in_sync.iter().any(|(part, now)| {
+            let then = next.config.in_sync.get(part);
+            then.is_some_and(|then| {
+                let shrinks = then.len() < now.len();
+                shrinks
+                    && then.iter().any(|replica| {
+                        held(&replica.node)
+                            .is_some_and(|held| self.floors.lacks(&replica.node, held, part))
+                    })
+            })
+        })
     }
 
     /// The register after a forced promotion asked for by `asked` (`repl section 12`, Q4). Its

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{
-    Ask, Cas, ClusterId, Config, Epoch, Form, NodeRef, Refusal, RegisterKey, Report, Tell,
-    WitnessCall, WitnessId, WitnessLife, WitnessWord,
+    Ask, Cas, ClusterId, Config, Epoch, Form, Holdings, NodeRef, Refusal, RegisterKey, Report,
+    Tell, ToldFloors, WitnessCall, WitnessId, WitnessLife, WitnessWord,
 };
 
 use crate::register::{REGISTERS_MAX, Register};
@@ -91,11 +91,17 @@ pub struct Step {
     pub act: Act,
 }
 
+/// Floors that rose are stored at least this often while their nodes report, with the next change of
+/// the register, and when a node's session ends. A crash of the witness forgets what rose since.
+const FLOORS_STORED_EVERY: Duration = Duration::from_secs(10);
+
 /// A register and what is only known since the start.
 #[derive(Debug)]
 struct Unit {
     register: Register,
     suspicion: Suspicion,
+    /// Since when floors have risen that are not stored.
+    floors_rose: Option<Duration>,
 }
 
 /// The decisions of a witness.
@@ -128,6 +134,7 @@ impl Witness {
             let unit = Unit {
                 register,
                 suspicion: Suspicion::default(),
+                floors_rose: None,
             };
             (key, unit)
         };
@@ -224,6 +231,9 @@ impl Witness {
         self.sessions.remove(&(cluster, node.clone()));
         for key in self.keys_of(cluster, &node) {
             self.tell_peer(&key, &node);
+            if self.units[&key].floors_rose.is_some() {
+                self.write(&key);
+            }
             if self.units[&key].register.config.primary == node {
                 self.decide(now, &key, false);
             }
@@ -257,7 +267,7 @@ impl Witness {
             }
             Ask::Get => self.tell_register(&key, &caller, Some(number)),
             Ask::Cas(cas) => self.on_cas(now, &key, caller, number, *cas),
-            Ask::Report(report) => self.on_report(&key, caller, report),
+            Ask::Report(report) => self.on_report(now, &key, caller, report),
             Ask::Suspect(epoch) => self.on_suspect(now, &key, &caller, epoch),
             Ask::ProbeAck { nonce, healthy } => {
                 self.on_probe_ack(now, &key, &caller, nonce, healthy);
@@ -307,6 +317,13 @@ impl Witness {
             {
                 self.refuse(key.clone(), caller, number, Refusal::Probation);
             }
+            Ok(Some(register)) if self.loses_what_was_final(key, &caller, &cas, &register) => {
+                // Programs that know no floors are not told of what they do not understand.
+                match cas.held {
+                    Some(_) => self.refuse(key.clone(), caller, number, Refusal::Reverted),
+                    None => self.tell_register(key, &caller, Some(number)),
+                }
+            }
             Ok(Some(register)) if cas.form != Form::Takeover => {
                 self.store(key, register, &caller, number);
             }
@@ -349,16 +366,55 @@ impl Witness {
         false
     }
 
-    fn on_report(&mut self, key: &RegisterKey, caller: NodeRef, report: Report) {
+    fn on_report(&mut self, now: Duration, key: &RegisterKey, caller: NodeRef, report: Report) {
         let unit = self.units.get_mut(key).expect("the caller looked it up");
         let higher = report.epoch > unit.register.newest().epoch;
         if higher && !unit.register.regressed && !mutated(Mutation::NoSessionCheck) {
             unit.register.regressed = true;
             self.write(key);
         }
+        if let Some(held) = &report.held {
+            self.raise_floors(now, key, &caller, held);
+        }
         if let Some(session) = self.sessions.get_mut(&(key.cluster, caller)) {
             session.reports.insert(key.unit.clone(), report);
         }
+    }
+
+    /// I4: what nodes say is final.
+    fn raise_floors(
+        &mut self,
+        now: Duration,
+        key: &RegisterKey,
+        caller: &NodeRef,
+        held: &Holdings,
+    ) {
+        let unit = self.units.get_mut(key).expect("of a known key");
+        let Register { config, floors, .. } = &mut unit.register;
+        if !mutated(Mutation::NoFloorAtWitness) && floors.raise(config, caller, held) {
+            let since = *unit.floors_rose.get_or_insert(now);
+            if now >= since + FLOORS_STORED_EVERY {
+                self.write(key);
+            }
+        }
+    }
+
+    /// I4: who would be left as the only one with a part has not all of it that was final.
+    fn loses_what_was_final(
+        &self,
+        key: &RegisterKey,
+        caller: &NodeRef,
+        cas: &Cas,
+        next: &Register,
+    ) -> bool {
+        let of_session = |node: &NodeRef| {
+            let session = self.sessions.get(&(key.cluster, node.clone()))?;
+            session.reports.get(&key.unit)?.held.as_ref()
+        };
+        self.units[key].register.is_lost_by(next, |node| {
+            let own = cas.held.as_ref().filter(|_| node == caller);
+            own.or_else(|| of_session(node))
+        })
     }
 
     fn on_suspect(&mut self, now: Duration, key: &RegisterKey, caller: &NodeRef, epoch: Epoch) {
@@ -436,6 +492,7 @@ impl Witness {
         let unit = Unit {
             register,
             suspicion: Suspicion::default(),
+            floors_rose: None,
         };
         let old = self.units.insert(key.clone(), unit);
         self.write(key);
@@ -453,6 +510,8 @@ impl Witness {
     /// Makes the register durable as it is now.
     fn write(&mut self, key: &RegisterKey) {
         self.writes += 1;
+        let unit = self.units.get_mut(key).expect("of a known key");
+        unit.floors_rose = None;
         self.push(Act::Store {
             write: self.writes,
             key: key.clone(),
@@ -533,6 +592,7 @@ impl Witness {
 
     fn tell(&mut self, key: RegisterKey, to: NodeRef, answers: Option<u64>, tell: Tell) {
         let word = WitnessWord {
+            floors: self.floors_with(&key, &tell),
             key,
             witness: self.id,
             life: self.life,
@@ -540,6 +600,21 @@ impl Witness {
             tell,
         };
         self.push(Act::Send { to, word });
+    }
+
+    /// The floors go with the content, so that nobody acts by a register without them.
+    fn floors_with(&self, key: &RegisterKey, tell: &Tell) -> Option<Box<ToldFloors>> {
+        let with = match tell {
+            Tell::Register(_) | Tell::Refused(Refusal::Reverted) => true,
+            Tell::Moved(_) | Tell::Refused(_) | Tell::Probe { .. } | Tell::Peer { .. } => false,
+        };
+        let Register { config, floors, .. } = &self.units.get(key)?.register;
+        (with && !mutated(Mutation::NoFloorAtWitness)).then(|| {
+            Box::new(ToldFloors {
+                config: config.id(),
+                floors: floors.clone(),
+            })
+        })
     }
 
     fn push(&mut self, act: Act) {

@@ -1,7 +1,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use kine2_replication::{
-    Arbiter, ClusterId, Config, Incarnation, NodeRef, PartName, Policies, RegisterKey, WitnessId,
+    Arbiter, ClusterId, Config, Floors, Incarnation, LogIndex, Mark, NodeRef, PartName, Policies,
+    RegisterKey, Term, WitnessId,
 };
 use kine2_witness_core::Register;
 use tempfile::{TempDir, tempdir};
@@ -29,7 +30,31 @@ fn register(unit: &str, uid: u64) -> Record {
         config: config.unwrap(),
         moved_to: None,
         regressed: uid % 2 == 1,
+        floors: floors(uid),
     }))
+}
+
+/// Every other register has some.
+fn floors(uid: u64) -> Floors {
+    let mut floors = Floors::default();
+    if uid % 4 < 2 {
+        let (index, term) = (LogIndex(uid), Term::new(7, 1));
+        floors.parts.insert("store".into(), Mark { index, term });
+        floors.boots.insert(NodeRef::new("a", 1), uid);
+    }
+    floors
+}
+
+/// What a program that knew no floors wrote is a register without any, and the other way round.
+#[test]
+fn a_register_without_floors_is_as_it_was_before_there_were_any() {
+    let without = register("main", 2);
+    let bytes = without.encode();
+    assert_eq!(bytes[1], 0, "no flag");
+    assert_eq!(Record::decode(&bytes), Ok(without));
+    let with = register("main", 4);
+    assert_eq!(with.encode()[1], 4);
+    assert_eq!(Record::decode(&with.encode()), Ok(with));
 }
 
 fn open(dir: &TempDir) -> Result<(Store, Identity, Vec<Record>), StoreError> {

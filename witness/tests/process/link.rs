@@ -205,6 +205,7 @@ impl Session {
             form,
             expected: stored.id(),
             new,
+            held: None,
         }
     }
 
@@ -212,6 +213,7 @@ impl Session {
         let report = Report {
             epoch: config.epoch,
             healthy: true,
+            held: None,
         };
         self.send(key, Ask::Report(report)).await;
     }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use kine2_proto::kine2 as proto;
 use kine2_proto::kine2::{arbiter, cas, witness_call, witness_word};
 use kine2_replication::{
-    Arbiter, Ask, Cas, Config, ConfigId, Epoch, Force, ForcedPart, Form, Incarnation, LonePolicy,
-    Origin, Policies, Refusal, Replica, Report, Tell, WitnessCall, WitnessId, WitnessLife,
-    WitnessWord,
+    Arbiter, Ask, Cas, Config, ConfigId, Epoch, Floors, Force, ForcedPart, Form, Holdings,
+    Incarnation, LogIndex, LonePolicy, Mark, Origin, PartHoldings, Policies, Refusal, Replica,
+    Report, Tell, Term, ToldFloors, WitnessCall, WitnessId, WitnessLife, WitnessWord,
 };
 
 use super::WireError;
@@ -34,6 +34,7 @@ pub fn call_to_wire(call: &WitnessCall) -> proto::WitnessCall {
             Ask::Report(report) => Wire::Report(proto::Report {
                 epoch: report.epoch.0,
                 healthy: report.healthy,
+                held: report.held.as_ref().map(held_to_wire),
             }),
             Ask::Suspect(epoch) => Wire::Suspect(epoch.0),
             Ask::ProbeAck { nonce, healthy } => Wire::ProbeAck(proto::ProbeAck {
@@ -64,6 +65,7 @@ pub fn call_from_wire(call: proto::WitnessCall) -> Result<WitnessCall, WireError
             Wire::Report(report) => Ask::Report(Report {
                 epoch: Epoch(report.epoch),
                 healthy: report.healthy,
+                held: report.held.map(held).transpose()?,
             }),
             Wire::Suspect(epoch) => Ask::Suspect(Epoch(epoch)),
             Wire::ProbeAck(ack) => Ask::ProbeAck {
@@ -112,6 +114,7 @@ fn cas_to_wire(cas: &Cas) -> proto::Cas {
         expected_uid: cas.expected.uid,
         expected_origin: cas.expected.origin.0,
         new: cas.new.encode(),
+        held: cas.held.as_ref().map(held_to_wire),
     }
 }
 
@@ -124,6 +127,100 @@ fn cas_from_wire(wire: proto::Cas) -> Result<Cas, WireError> {
             origin: Origin(wire.expected_origin),
         },
         new: Config::decode(&wire.new)?,
+        held: wire.held.map(held).transpose()?,
+    })
+}
+
+fn held_to_wire(held: &Holdings) -> proto::Holdings {
+    let parts = held.parts.iter().map(|(part, held)| proto::PartHoldings {
+        part: part.as_str().to_owned(),
+        end: Some(mark_to_wire(held.end)),
+        commit: Some(mark_to_wire(held.commit)),
+    });
+    proto::Holdings {
+        boot: held.boot,
+        epoch: held.config.epoch.0,
+        uid: held.config.uid,
+        origin: held.config.origin.0,
+        parts: parts.collect(),
+    }
+}
+
+fn held(wire: proto::Holdings) -> Result<Holdings, WireError> {
+    let one = |held: proto::PartHoldings| {
+        let end = mark(held.end)?;
+        let commit = mark(held.commit)?;
+        Ok::<_, WireError>((part(&held.part)?, PartHoldings { end, commit }))
+    };
+    Ok(Holdings {
+        boot: wire.boot,
+        config: ConfigId {
+            epoch: Epoch(wire.epoch),
+            uid: wire.uid,
+            origin: Origin(wire.origin),
+        },
+        parts: wire.parts.into_iter().map(one).collect::<Result<_, _>>()?,
+    })
+}
+
+fn floors_to_wire(told: &ToldFloors) -> proto::Floors {
+    let parts = told.floors.parts.iter().map(|(part, at)| proto::PartFloor {
+        part: part.as_str().to_owned(),
+        mark: Some(mark_to_wire(*at)),
+    });
+    let boots = told.floors.boots.iter().map(|(node, boot)| proto::Boot {
+        node: Some(node_to_wire(node)),
+        boot: *boot,
+    });
+    proto::Floors {
+        epoch: told.config.epoch.0,
+        uid: told.config.uid,
+        origin: told.config.origin.0,
+        parts: parts.collect(),
+        boots: boots.collect(),
+    }
+}
+
+fn floors(wire: proto::Floors) -> Result<ToldFloors, WireError> {
+    let parts = wire.parts.into_iter().map(|floor| {
+        let at = mark(floor.mark)?;
+        Ok::<_, WireError>((part(&floor.part)?, at))
+    });
+    let boots = wire
+        .boots
+        .into_iter()
+        .map(|boot| Ok::<_, WireError>((node_from_wire(boot.node.as_ref())?, boot.boot)));
+    Ok(ToldFloors {
+        config: ConfigId {
+            epoch: Epoch(wire.epoch),
+            uid: wire.uid,
+            origin: Origin(wire.origin),
+        },
+        floors: Floors {
+            parts: parts.collect::<Result<_, _>>()?,
+            boots: boots.collect::<Result<_, _>>()?,
+        },
+    })
+}
+
+fn mark_to_wire(mark: Mark) -> proto::Mark {
+    proto::Mark {
+        index: mark.index.0,
+        epoch: mark.term.epoch,
+        run: mark.term.run,
+        origin: mark.term.origin.0,
+    }
+}
+
+fn mark(wire: Option<proto::Mark>) -> Result<Mark, WireError> {
+    let wire = needed(wire, "an entry's name")?;
+    Ok(Mark {
+        index: LogIndex(wire.index),
+        term: Term {
+            epoch: wire.epoch,
+            run: wire.run,
+            origin: Origin(wire.origin),
+        },
     })
 }
 
@@ -260,6 +357,7 @@ pub fn word_to_wire(word: &WitnessWord) -> proto::WitnessWord {
         witness: identity_to_wire(word.witness.0),
         life: word.life.0,
         answers: word.answers,
+        floors: word.floors.as_deref().map(floors_to_wire),
         tell: Some(match &word.tell {
             Tell::Register(config) => Wire::Register(config.encode()),
             Tell::Moved(config) => Wire::Moved(config.encode()),
@@ -282,6 +380,7 @@ pub fn word_from_wire(word: proto::WitnessWord) -> Result<WitnessWord, WireError
         witness: WitnessId(identity(&word.witness, "the witness")?),
         life: WitnessLife(word.life),
         answers: word.answers,
+        floors: word.floors.map(floors).transpose()?.map(Box::new),
         tell: match needed(word.tell, "what the witness says")? {
             Wire::Register(bytes) => Tell::Register(config(bytes)?),
             Wire::Moved(bytes) => Tell::Moved(config(bytes)?),
@@ -306,6 +405,7 @@ fn refusal_to_wire(refusal: &Refusal) -> proto::Refusal {
         Refusal::Regressed => (Kind::Regressed, String::new()),
         Refusal::Generation => (Kind::Generation, String::new()),
         Refusal::RegistersMax => (Kind::RegistersMax, String::new()),
+        Refusal::Reverted => (Kind::Reverted, String::new()),
     };
     proto::Refusal {
         kind: kind.into(),
@@ -326,5 +426,6 @@ fn refusal(wire: proto::Refusal) -> Result<Refusal, WireError> {
         Kind::Regressed => Refusal::Regressed,
         Kind::Generation => Refusal::Generation,
         Kind::RegistersMax => Refusal::RegistersMax,
+        Kind::Reverted => Refusal::Reverted,
     })
 }

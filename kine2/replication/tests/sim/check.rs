@@ -149,7 +149,8 @@ impl Sim {
             .config_in_force(&config, |replica: &Replica, part| {
                 let node = nodes.iter().find(|node| node.me == replica.node)?;
                 let image = &node.disks[part].durable;
-                (image.storage == replica.storage).then_some(image)
+                // P5 is not for who was set back: it lacks what was exposed, and must know it.
+                (image.storage == replica.storage && node.image.is_none()).then_some(image)
             });
     }
 }

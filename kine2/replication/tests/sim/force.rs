@@ -96,13 +96,14 @@ impl Sim {
         let old = &own.unwrap_or(old).clone();
         let me = self.nodes[n].me.clone();
         for part in self.parts.clone() {
-            let in_sync = at_witness && old.has(&part, &me);
+            let set_back = self.nodes[n].image.is_some();
+            let in_sync = at_witness && old.has(&part, &me) && !set_back;
             if in_sync || !new.has(&part, &me) {
                 self.truth.goes_on(&part, old.origin, new.origin);
                 continue;
             }
             assert!(
-                !at_witness || part == named,
+                !at_witness || part == named || set_back,
                 "P11: nobody gave up {part}, and {me} takes it in epoch {}",
                 new.epoch
             );

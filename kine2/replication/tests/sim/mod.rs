@@ -72,6 +72,8 @@ struct Node {
     failed: BTreeSet<PartName>,
     lead_durable: u64,
     requests: BTreeMap<RequestId, Request>,
+    /// An image of its disks to go back to, with the starts it counts; in transcripts only.
+    image: Option<(BTreeMap<PartName, Disk>, u64)>,
 }
 
 pub struct Sim {
@@ -202,6 +204,7 @@ impl Sim {
                 failed: BTreeSet::new(),
                 lead_durable: 0,
                 requests: BTreeMap::new(),
+                image: None,
             })
             .collect();
         let at_witness = matches!(plan.arbiter, Arbiter::Witness { .. });
@@ -438,6 +441,22 @@ impl Sim {
 
     // Nodes.
 
+    /// An image is made of the node's disks.
+    pub fn keep_node(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        node.image = Some((node.disks.clone(), node.boot));
+    }
+
+    /// The node is down, and its disks are as they were when the image was made.
+    pub fn set_back(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        assert!(node.unit.is_none(), "it is down");
+        (node.disks, node.boot) = node.image.clone().expect("an image was made");
+        for disk in node.disks.values_mut() {
+            disk.crash(0);
+        }
+    }
+
     pub fn start(&mut self, n: usize) {
         if self.nodes[n].unit.is_some() {
             return;
@@ -667,6 +686,11 @@ impl Sim {
                     !self.origins.is_empty()
                         || !matches!(notice, Notice::Diverged(_) | Notice::Twin(_)),
                     "{notice:?} without force at {}",
+                    self.nodes[n].me
+                );
+                assert!(
+                    !matches!(notice, Notice::Reverted(_)),
+                    "{notice:?} at {}, and no disk forgets",
                     self.nodes[n].me
                 );
             }

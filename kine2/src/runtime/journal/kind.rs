@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Quarantined,
     /// A disk of a part failed.
     PartFailed,
+    /// This node lacks what was acknowledged: it was set back to an old image.
+    Reverted,
     /// An alarm was raised.
     Alarm,
     /// An alarm was disarmed.
@@ -53,7 +55,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Start,
         Self::Stop,
         Self::Failed,
@@ -74,6 +76,7 @@ impl Kind {
         Self::QuarantineBegun,
         Self::Quarantined,
         Self::PartFailed,
+        Self::Reverted,
         Self::Alarm,
         Self::AlarmOver,
     ];
@@ -101,6 +104,7 @@ impl Kind {
             Self::QuarantineBegun => "quarantine-begun",
             Self::Quarantined => "quarantined",
             Self::PartFailed => "part-failed",
+            Self::Reverted => "reverted",
             Self::Alarm => "alarm",
             Self::AlarmOver => "alarm-over",
         }

@@ -64,6 +64,9 @@ pub(crate) fn state(state: State) -> String {
                 "this node has all data, but lost the other one, and no gateway answers it for long \
                  enough"
             }
+            WaitReason::Reverted => {
+                "this node was set back to an old image and lacks what was acknowledged"
+            }
             WaitReason::WitnessRegressed => "the witness came back from an old copy",
         },
     };
@@ -166,6 +169,13 @@ pub(crate) fn notice(notice: &Notice) -> (Kind, String) {
         Notice::PartFailed(part) => (
             Kind::PartFailed,
             format!("a write or flush of part {part} failed on this node's disk; that is final"),
+        ),
+        Notice::Reverted(part) => (
+            Kind::Reverted,
+            format!(
+                "this node was set back: it lacks what was acknowledged of part {part}, and serves \
+                 nothing of it until the other node has brought it level"
+            ),
         ),
     }
 }

@@ -1,7 +1,8 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kine2_replication::{
-    Arbiter, Force, ForcedPart, Incarnation, LonePolicy, PartName, Policies, Replica, force_part,
+    Arbiter, Force, ForcedPart, Incarnation, LogIndex, LonePolicy, Mark, PartHoldings, PartName,
+    Policies, Replica, Term, force_part,
 };
 use proptest::prelude::*;
 
@@ -108,6 +109,7 @@ impl Harness {
             form,
             expected: stored.id(),
             new,
+            held: None,
         };
         self.call(at, caller, Ask::Cas(Box::new(cas)))
     }
@@ -144,6 +146,7 @@ fn the_answer_waits_for_the_write() {
         expected: stored.id(),
         new: Form::Remove.make(&stored, &node("a"), 7).unwrap(),
         form: Form::Remove,
+        held: None,
     };
     let call = WitnessCall {
         key: key(),
@@ -289,7 +292,15 @@ fn probation_ends_early_once_both_nodes_reported() {
         w.cas(5, "a", Form::Remove);
         assert_eq!(w.stored(), mirror(), "{name} has not reported");
         let healthy = true;
-        w.call(10, name, Ask::Report(Report { epoch, healthy }));
+        w.call(
+            10,
+            name,
+            Ask::Report(Report {
+                epoch,
+                healthy,
+                held: None,
+            }),
+        );
     }
     w.cas(20, "a", Form::Remove);
     assert_ne!(w.stored(), mirror());
@@ -302,6 +313,7 @@ fn a_register_older_than_what_a_node_knows_refuses_changes() {
     let report = Report {
         epoch: w.stored().epoch.next(),
         healthy: true,
+        held: None,
     };
     w.call(0, "a", Ask::Report(report));
     assert!(w.witness.is_regressed(&key()));
@@ -316,6 +328,7 @@ fn a_register_that_went_backwards_stays_so_over_a_restart() {
     let report = Ask::Report(Report {
         epoch: w.stored().epoch.next(),
         healthy: true,
+        held: None,
     });
     let call = WitnessCall {
         key: key(),
@@ -528,7 +541,7 @@ proptest! {
                 new.in_sync.insert("store".into(), BTreeSet::from([replica(caller)]));
             }
             let before = w.stored();
-            let cas = Cas { form: form.clone(), expected: known.id(), new: new.clone() };
+            let cas = Cas { form: form.clone(), expected: known.id(), new: new.clone() , held: None };
             w.call(0, caller, Ask::Cas(Box::new(cas)));
             let after = w.stored();
             prop_assert!(after.check_shape().is_ok());
@@ -554,4 +567,140 @@ fn sessions_of_strangers_are_bounded_and_do_not_push_out_those_of_nodes() {
     }
     assert!(w.witness.sessions.len() <= SESSIONS_MAX);
     assert!(w.witness.has_session(&key(), &node("a")) && w.witness.has_session(&key(), &node("b")));
+}
+
+/// A node that has the store up to here, and says that it is final up to there.
+fn holding(w: &Harness, boot: u64, end: u64, commit: u64) -> Holdings {
+    let mark = |index| Mark {
+        index: LogIndex(index),
+        term: Term::new(1, 1),
+    };
+    let (end, commit) = (mark(end), mark(commit));
+    let held = PartHoldings { end, commit };
+    Holdings {
+        boot,
+        config: w.stored().id(),
+        parts: BTreeMap::from([(w.stored().lead, held)]),
+    }
+}
+
+impl Harness {
+    fn report(&mut self, at: u64, caller: &str, held: Holdings) {
+        let report = Report {
+            epoch: self.stored().epoch,
+            healthy: true,
+            held: Some(held),
+        };
+        self.call(at, caller, Ask::Report(report));
+    }
+
+    fn cas_holding(&mut self, caller: &str, form: Form, held: Holdings) -> Vec<(String, Tell)> {
+        let stored = self.stored();
+        let new = form.make(&stored, &node(caller), stored.uid + 1).unwrap();
+        let cas = Cas {
+            form,
+            expected: stored.id(),
+            new,
+            held: Some(held),
+        };
+        self.call(1, caller, Ask::Cas(Box::new(cas)))
+    }
+
+    fn floor(&self) -> Option<u64> {
+        let floors = &self.witness.register(&key()).unwrap().floors;
+        floors.parts.values().next().map(|mark| mark.index.0)
+    }
+}
+
+#[test]
+fn nobody_goes_on_alone_who_lacks_what_was_final() {
+    let refused = |to: &str| [(to.to_string(), Tell::Refused(Refusal::Reverted))];
+    for (caller, form) in [("b", Form::Takeover), ("a", Form::Remove)] {
+        let mut w = Harness::new();
+        w.open(0, "b");
+        let held = holding(&w, 1, 9, 7);
+        w.report(0, "a", held);
+        assert_eq!(w.floor(), Some(7));
+        let below = holding(&w, 1, 6, 6);
+        assert_eq!(w.cas_holding(caller, form.clone(), below), refused(caller));
+        assert_eq!(w.stored(), mirror());
+        // What was not final need not be there.
+        let level = holding(&w, 1, 7, 3);
+        w.cas_holding(caller, form, level);
+        assert_ne!(w.stored(), mirror());
+        assert_eq!(w.floor(), Some(7), "the floor stays with the register");
+    }
+}
+
+#[test]
+fn a_node_that_forgot_a_start_does_not_go_on_alone() {
+    let mut w = Harness::new();
+    w.open(0, "b");
+    let held = holding(&w, 8, 9, 7);
+    w.report(0, "b", held);
+    let forgot = holding(&w, 7, 9, 7);
+    let told = w.cas_holding("b", Form::Takeover, forgot);
+    assert_eq!(told, [("b".into(), Tell::Refused(Refusal::Reverted))]);
+}
+
+#[test]
+fn a_primary_hands_over_to_nobody_who_lacks_what_was_final() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    w.open(0, "b");
+    let [held, below] = [holding(&w, 1, 9, 7), holding(&w, 1, 5, 5)];
+    w.report(0, "a", held.clone());
+    w.report(0, "b", below);
+    let told = w.cas_holding("a", Form::Abdicate, held);
+    assert_eq!(told, [("a".into(), Tell::Refused(Refusal::Reverted))]);
+}
+
+#[test]
+fn floors_go_with_the_register_and_are_stored_now_and_then() {
+    let mut w = Harness::new();
+    w.open(0, "b");
+    let steps = |w: &mut Harness, at: u64, event: Event| {
+        w.witness.handle(ms(10_000 + at), event);
+        w.witness.take_steps()
+    };
+    let report = |w: &Harness, commit: u64| {
+        Event::Call(WitnessCall {
+            key: key(),
+            witness: W,
+            caller: node("a"),
+            number: 1,
+            ask: Ask::Report(Report {
+                epoch: w.stored().epoch,
+                healthy: true,
+                held: Some(holding(w, 1, commit, commit)),
+            }),
+        })
+    };
+    let event = report(&w, 5);
+    assert_eq!(steps(&mut w, 0, event), [], "no write for each report");
+    let event = report(&w, 6);
+    let stored = steps(&mut w, 10_000, event);
+    assert!(
+        matches!(&stored[..], [Step { act: Act::Store { register, .. }, .. }]
+        if register.floors.parts.values().all(|mark| mark.index == LogIndex(6)))
+    );
+    let event = report(&w, 9);
+    assert_eq!(steps(&mut w, 10_001, event), []);
+    // A node is lost: what is known now is what its return is measured by.
+    let (cluster, b) = (ClusterId(1), node("b"));
+    let closed = steps(&mut w, 10_002, Event::Closed { cluster, node: b });
+    assert!(
+        closed
+            .iter()
+            .any(|step| matches!(&step.act, Act::Store { .. }))
+    );
+    let (cluster, b) = (ClusterId(1), node("b"));
+    let opened = steps(&mut w, 10_003, Event::Opened { cluster, node: b });
+    let told = opened.iter().find_map(|step| match &step.act {
+        Act::Send { word, .. } => word.floors.clone(),
+        Act::Store { .. } => None,
+    });
+    let told = told.expect("with the register's content");
+    assert_eq!(told.config, w.stored().id());
+    assert_eq!(told.floors.parts[&w.stored().lead].index, LogIndex(9));
 }
