@@ -331,6 +331,7 @@ impl Unit {
     pub(crate) fn on_primary_heartbeat(&mut self, heartbeat: Heartbeat) {
         if heartbeat.active {
             self.peer.heard_active = self.now;
+            self.peer.heard_serving = true;
         }
         for (name, commit) in heartbeat.commits {
             let in_sync = self.hard.config.has(&name, &self.hard.config.primary);

@@ -115,6 +115,7 @@ impl Unit {
                 commit,
             } => {
                 self.peer.heard_active = self.now;
+                self.peer.heard_serving = true;
                 self.on_append(&part, stream, prev, entries, commit);
             }
             Body::Diverges { part, stream } => self.on_diverges(&part, stream),

@@ -179,6 +179,7 @@ impl Unit {
             self.started = self.now;
             self.register.heard = false;
             self.peer.heard = false;
+            self.peer.heard_serving = false;
             self.peer.trust(self.now);
             self.phase = Phase::Probing { since: self.now };
         }

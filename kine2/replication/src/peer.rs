@@ -17,6 +17,8 @@ pub(crate) struct Peer {
     pub(crate) refused: bool,
     /// A frame of it was taken in since the start.
     pub(crate) heard: bool,
+    /// A frame of an active primary came since the start, in this epoch and run.
+    pub(crate) heard_serving: bool,
     /// When the last frame of an active primary came.
     pub(crate) heard_active: Duration,
     /// When the newest frame was sent that the peer echoed.
@@ -44,6 +46,7 @@ impl Peer {
             link: Link::Down,
             refused: false,
             heard: false,
+            heard_serving: false,
             heard_active: now,
             echoed_sent: now,
             answered: Duration::ZERO,
@@ -59,6 +62,7 @@ impl Peer {
     /// The epoch or run changed: nothing of the old one counts.
     pub(crate) fn forget(&mut self) {
         self.node = None;
+        self.heard_serving = false;
         self.echoed = 0;
         self.echo = 0;
         self.left = None;

@@ -36,10 +36,15 @@ impl Unit {
 
     fn suspects_primary(&self) -> bool {
         let silent = self.now.saturating_sub(self.peer.heard_active) > self.timers.suspect_primary;
-        if self.now < self.started + self.timers.boot_grace {
+        if self.gives_grace() {
             return self.peer.refused && self.register.peer_connected == Some(false);
         }
         self.peer.refused || silent
+    }
+
+    /// After the start, a primary that did not serve yet gets more time: it may be starting too.
+    fn gives_grace(&self) -> bool {
+        !self.peer.heard_serving && self.now < self.started + self.timers.boot_grace
     }
 
     /// The other node tells the witness early, so that its verdict is ready.
@@ -48,7 +53,7 @@ impl Unit {
         let lost = self.peer.link != crate::event::Link::Up;
         !self.is_primary()
             && self.hard.config.in_lead(&self.me)
-            && self.now >= self.started + self.timers.boot_grace
+            && !self.gives_grace()
             && (lost || silence > self.timers.suspect_hint)
     }
 

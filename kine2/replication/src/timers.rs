@@ -48,7 +48,7 @@ pub struct Timers {
     pub takeover_retry: Duration,
     /// After the start, the witness and the peer are asked first, for at most this long.
     pub boot_probe: Duration,
-    /// After the start, a node in sync waits this long for the old primary.
+    /// After the start, a node in sync waits this long for the old primary, unless it was heard to serve.
     pub boot_grace: Duration,
     /// A node in sync alone that hears nobody serves after this, if the policy says so.
     pub alone_boot_wait: Duration,

@@ -685,3 +685,37 @@ fn heartbeats_keep_their_pace_under_reads() {
     }
     assert!((9..=11).contains(&beats), "{beats} heartbeats in a second");
 }
+
+/// Node a in sync with its primary b, heard by the witness; `serves` if b says that it does.
+fn follower(serves: bool) -> A {
+    let mut config = mirrored();
+    config.primary = NodeRef::new("b", 2);
+    let mut a = A::new(config);
+    a.hears_both();
+    a.tell(Event::Link(Link::Up));
+    let active = serves;
+    let commits = BTreeMap::new();
+    a.frame(Body::Heartbeat(Heartbeat { active, commits }));
+    a
+}
+
+/// `repl section 8`: just after its start a node gives its primary more time, but not one that it has
+/// heard to serve: that one is not starting.
+#[test]
+fn a_primary_that_was_heard_to_serve_gets_no_grace_after_the_start() {
+    for (serves, within) in [(true, 800), (false, 3_100)] {
+        let mut a = follower(serves);
+        let heard_at = a.now;
+        let mut asked_after = None;
+        while asked_after.is_none() && a.now < heard_at + Duration::from_secs(5) {
+            let steps = a.tell(Event::Tick);
+            if forms_asked_for(&steps).contains(&Form::Takeover) {
+                asked_after = Some(a.now - heard_at);
+            }
+        }
+        let after = asked_after.expect("it takes over in the end");
+        let earliest = Duration::from_millis(if serves { 700 } else { 2_500 });
+        assert!(after >= earliest, "{after:?}");
+        assert!(after <= Duration::from_millis(within), "{after:?}");
+    }
+}
