@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod events;
 mod operate;
+mod quarantine;
 mod serve;
 
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{DEFAULT_FILE, KEYS, Machine, Settings, gather};
-use crate::runtime::admin::Order;
+use crate::runtime::admin::{Order, POLICIES};
 
 /// Exit status of a command that did not do what it was asked.
 const FAILED: u8 = 1;
@@ -39,6 +40,7 @@ pub(crate) fn run() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Some(("events", given)) => events::run(given),
+        Some(("quarantine", given)) => quarantine::run(given),
         Some((name, given)) => match order(name, given) {
             Some((given, order)) => operate::run(given, order),
             None => unreachable!("clap knows the commands"),
@@ -67,7 +69,17 @@ fn order<'a>(name: &str, given: &'a ArgMatches) -> Option<(&'a ArgMatches, Order
         "promote" => Order::Promote {
             force: given.get_flag("force"),
             without_witness: given.get_flag("without-witness"),
+            part: given.get_one::<String>("part").cloned(),
         },
+        "rejoin" => Order::Rejoin {
+            discard: given.get_flag("discard"),
+        },
+        "policy" => {
+            let (_, given) = given.subcommand()?;
+            let text = |name| given.get_one::<String>(name).cloned().unwrap_or_default();
+            let (key, value) = (text("key"), text("value"));
+            return Some((given, Order::PolicySet { key, value }));
+        }
         "witness" => return witness_order(given),
         _ => return None,
     };
@@ -197,7 +209,30 @@ fn for_a_running_node() -> Vec<Command> {
                 "Do not ask the witness; there is none then",
             )
             .requires("force"),
+            Arg::new("part")
+                .long("part")
+                .value_name("NAME")
+                .requires("force")
+                .help("Only in this part, which only the other node has all of"),
         ]),
+        operating(
+            "rejoin",
+            "Give up what this node has that a forced promotion overruled; it is put away first",
+        )
+        .arg(switch("discard", "And delete what was put away")),
+        quarantine::command(),
+        Command::new("policy")
+            .about("Change what both nodes keep to")
+            .subcommand_required(true)
+            .subcommand(
+                operating("set", "Set a policy, online, on both nodes").args([
+                    Arg::new("key")
+                        .value_name("KEY")
+                        .required(true)
+                        .help(POLICIES),
+                    Arg::new("value").value_name("VALUE").required(true),
+                ]),
+            ),
         witness,
     ]
 }

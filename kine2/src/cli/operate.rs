@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
+use super::quarantine;
 use crate::config::ServeConfig;
 use crate::runtime::admin::{self, Answer, For, NodeStatus, Order, Request};
 
@@ -45,7 +46,11 @@ pub(super) fn node(given: &ArgMatches) -> Option<For> {
 /// The exit status that an answer asks for.
 pub(super) const fn code(answer: &Answer) -> u8 {
     match answer {
-        Answer::Done(_) | Answer::Status(_) | Answer::Events(_) => 0,
+        Answer::Done(_)
+        | Answer::Status(_)
+        | Answer::Events(_)
+        | Answer::Quarantine(_)
+        | Answer::Difference(_) => 0,
         Answer::Failed(_) => super::FAILED,
         Answer::Refused(_) => REFUSED,
     }
@@ -59,6 +64,8 @@ pub(super) fn print(answer: &Answer) {
             .events
             .iter()
             .for_each(|event| println!("{}", event.text)),
+        Answer::Quarantine(shelf) => quarantine::print(shelf),
+        Answer::Difference(difference) => quarantine::print_difference(difference),
         Answer::Refused(why) => eprintln!("kine2: refused: {why}"),
         Answer::Failed(why) => eprintln!("kine2: {why}"),
     }
@@ -91,6 +98,21 @@ fn print_status(status: &NodeStatus) {
             "  witness: none; on the loss of the other node: {}",
             policy.as_deref().unwrap_or("stop")
         ),
+    }
+    let policies = status.policies.iter();
+    let policies: Vec<String> = policies
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect();
+    println!("  policies: {}", policies.join(", "));
+    if status.quarantine_bytes > 0 {
+        let large = match status.quarantine_is_large {
+            true => ", more than quarantine-bytes",
+            false => "",
+        };
+        println!(
+            "  quarantine: {} bytes{large}: `kine2 quarantine list`",
+            status.quarantine_bytes
+        );
     }
     let can = if status.can_fail_over { "yes" } else { "no" };
     println!("  can fail over now: {can}: {}", status.because);

@@ -118,6 +118,18 @@ pub(crate) const KEYS: &[Key] = &[
         "Size of the state at which writes that need space are refused",
     ),
     key(
+        "quarantine-bytes",
+        "bytes such as 1GiB",
+        "1GiB",
+        "Size of what was put away after forced promotions that is told to the operator",
+    ),
+    key(
+        "failback-delay",
+        "a time such as 5m, 0s for never",
+        "0s",
+        "How long all is well before the primary hands over to the preferred node",
+    ),
+    key(
         "max-request-bytes",
         "bytes from 64KiB to 1536KiB",
         "1536KiB",

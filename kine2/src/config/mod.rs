@@ -30,6 +30,8 @@ pub(crate) struct ServeConfig {
     pub(crate) peers: Vec<String>,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) quota_bytes: u64,
+    pub(crate) quarantine_bytes: u64,
+    pub(crate) failback_delay: Duration,
     pub(crate) request_bytes_max: usize,
     pub(crate) txn_ops_max: usize,
     pub(crate) state_engine: String,
@@ -106,6 +108,10 @@ impl ServeConfig {
             quota_bytes: reader
                 .bytes("quota-bytes", 0, u64::MAX)?
                 .unwrap_or_default(),
+            quarantine_bytes: reader
+                .bytes("quarantine-bytes", 0, u64::MAX)?
+                .unwrap_or_default(),
+            failback_delay: reader.duration("failback-delay", Duration::ZERO)?,
             request_bytes_max: to_usize(
                 reader.bytes("max-request-bytes", 64 << 10, 1_572_864)?,
                 1_572_864,

@@ -16,7 +16,7 @@ mod open;
 mod own_record;
 mod pair;
 mod peers;
-mod quarantine;
+pub(crate) mod quarantine;
 mod role;
 mod serve;
 mod shared;

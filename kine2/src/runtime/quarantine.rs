@@ -6,6 +6,11 @@
 //! in docs/state-format.md). A file has its name only once all of it is durable; a quarantine that
 //! is asked for again is written again.
 
+mod compare;
+mod contents;
+mod plain;
+mod shelf;
+
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +20,13 @@ use bytes::BytesMut;
 use kine2_mvcc::Backend;
 use kine2_replication::{NodeRef, Quarantine, QuarantineHeader, RegisterKey, write_quarantined};
 
+use super::journal::{Kind, words};
 use super::log_thread::Log;
+use super::shared::Shared;
+
+pub(crate) use compare::{Difference, Writes};
+pub(crate) use contents::{Contents, export};
+pub(crate) use shelf::{Kept, discard, list, size};
 
 /// The directory within the data directory.
 pub(super) const QUARANTINE_DIR: &str = "quarantine";
@@ -122,9 +133,21 @@ fn stem(what: &Quarantine) -> String {
 /// Of the part's name in that of its files.
 const PART_BYTES_MAX: usize = 200;
 
+/// Tells the operator if quarantine has more than it should: nothing of it goes by itself.
+pub(super) fn tell_if_large(shared: &Shared, bytes_max: u64) {
+    let bytes = size(&shared.data_dir);
+    if bytes > bytes_max {
+        let text = words::quarantine_large(bytes, bytes_max);
+        tracing::warn!("{text}");
+        shared.note(Kind::QuarantineLarge, text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use kine2_backend::mem::MemBackend;
+    use kine2_mvcc::{Command, Delete, KeyRange, Put, Txn, TxnOp};
     use kine2_replication::{
         ClusterId, ConfigId, Epoch, Incarnation, Origin, Position, Term, read_quarantined,
     };
@@ -186,5 +209,158 @@ mod tests {
         assert_eq!((last, at), (log.last(), bytes.len()));
         put_away_state(&MemBackend::default(), dir.path(), &wanted.what).unwrap();
         assert_eq!(fs::read_dir(dir_of_files).unwrap().count(), 2);
+    }
+
+    /// A quarantine of the commands, the first of which is entry 1.
+    fn put_away(dir: &Path, commands: &[Command]) -> String {
+        let log_dir = dir.join("log");
+        fs::create_dir(&log_dir).unwrap();
+        let disk = FileDisk::open(&log_dir).unwrap();
+        let (mut log, _) = Wal::open(disk, WalOptions::with_seed(1)).unwrap();
+        for command in commands {
+            let mut payload = BytesMut::new();
+            command.encode(&mut payload);
+            log.append(Term::new(1, 1), &payload).unwrap();
+        }
+        log.sync().unwrap();
+        let mut wanted = wanted(0, commands.len() as u64);
+        wanted.what.with_state = false;
+        put_away_entries(&log, dir, &wanted).unwrap();
+        stem(&wanted.what)
+    }
+
+    fn put(key: &'static str, value: &'static str) -> Put {
+        Put {
+            key: Bytes::from_static(key.as_bytes()),
+            value: Bytes::from_static(value.as_bytes()),
+            ..Put::default()
+        }
+    }
+
+    fn delete(key: &'static str, end: &'static [u8]) -> Delete {
+        let (key, end) = (Bytes::from_static(key.as_bytes()), Bytes::from_static(end));
+        Delete {
+            range: KeyRange::from_wire(key, end),
+            prev_kv: false,
+        }
+    }
+
+    fn commands() -> Vec<Command> {
+        vec![
+            Command::Put(put("same", "1")),
+            Command::Put(put("other", "1")),
+            Command::Put(put("gone", "1")),
+            Command::Put(put("ranged", "1")),
+            Command::Delete(delete("gone", b"")),
+            Command::Delete(delete("ranged", b"rangee")),
+            Command::Txn(Txn {
+                success: vec![TxnOp::Put(put("txn", "2"))],
+                failure: vec![TxnOp::Put(put("never", "2"))],
+                ..Txn::default()
+            }),
+            Command::LeaseRevoke { id: 3 },
+        ]
+    }
+
+    #[test]
+    fn what_is_in_quarantine_is_listed_and_goes_only_when_it_is_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(list(dir.path()).unwrap(), []);
+        let id = put_away(dir.path(), &commands());
+        let [kept] = &list(dir.path()).unwrap()[..] else {
+            panic!("there is one")
+        };
+        let header = kept.header.as_ref().unwrap();
+        assert_eq!((&kept.id, header.first, header.last), (&id, 1, 8));
+        assert_eq!(
+            (header.part.as_str(), header.node.as_str()),
+            ("till/1", "a")
+        );
+        assert!(!kept.has_state);
+        assert_eq!(kept.bytes, size(dir.path()));
+        for name in ["", "..", "../joined", "x"] {
+            let error = discard(dir.path(), name).unwrap_err().to_string();
+            assert!(error.contains(&id), "{error}");
+        }
+        // What a crash left of another one is not touched.
+        let unfinished = dir.path().join("quarantine/till-9.entries.tmp");
+        fs::write(&unfinished, "x").unwrap();
+        assert_eq!(discard(dir.path(), &id).unwrap(), kept.bytes);
+        assert!(unfinished.exists());
+        assert_eq!(list(dir.path()).unwrap(), []);
+    }
+
+    #[test]
+    fn one_without_entries_counts_as_unfinished_and_can_be_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        put_away_state(&MemBackend::default(), dir.path(), &wanted(4, 9).what).unwrap();
+        let [kept] = &list(dir.path()).unwrap()[..] else {
+            panic!("there is one")
+        };
+        assert!(kept.header.is_err() && kept.has_state);
+        discard(dir.path(), &kept.id).unwrap();
+        assert_eq!(size(dir.path()), 0);
+    }
+
+    #[test]
+    fn entries_are_exported_as_the_commands_that_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = put_away(dir.path(), &commands());
+        let file = dir.path().join("export");
+        assert_eq!(export(dir.path(), &id, &file).unwrap(), 8);
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<serde_json::Value> = lines.collect();
+        assert_eq!(lines[0]["index"], 1);
+        assert_eq!(lines[0]["command"]["key"], "same");
+        assert_eq!(lines[5]["command"]["before"], "rangee");
+        assert_eq!(lines[6]["command"]["then"][0]["value"], "2");
+        // A file that is there is not written over.
+        assert!(export(dir.path(), &id, &file).is_err());
+    }
+
+    #[test]
+    fn damage_is_named_with_its_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = put_away(dir.path(), &commands());
+        let path = dir
+            .path()
+            .join(QUARANTINE_DIR)
+            .join(format!("{id}.entries"));
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let error = export(dir.path(), &id, &dir.path().join("export")).unwrap_err();
+        assert!(format!("{error:#}").contains("entry 8"), "{error:#}");
+        bytes.truncate(bytes.len() - 3);
+        fs::write(&path, &bytes).unwrap();
+        let mut contents = Contents::open(dir.path(), &id).unwrap();
+        let error = Writes::of(&mut contents).unwrap_err();
+        assert!(format!("{error:#}").contains("entry 8"), "{error:#}");
+    }
+
+    #[test]
+    fn keys_that_differ_are_told_from_those_that_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = put_away(dir.path(), &commands());
+        let mut contents = Contents::open(dir.path(), &id).unwrap();
+        let writes = Writes::of(&mut contents).unwrap();
+        let now = |key: &Bytes| match &key[..] {
+            b"same" => Some(Bytes::from_static(b"1")),
+            b"other" | b"ranged" => Some(Bytes::from_static(b"9")),
+            _ => None,
+        };
+        let now: Vec<_> = writes.keys().iter().map(now).collect();
+        let found = writes.beside(&contents, &now);
+        assert_eq!((found.entries, found.keys, found.same), (8, 5, 2));
+        let keys: Vec<&str> = found
+            .differing
+            .iter()
+            .map(|one| one.key.as_str().unwrap())
+            .collect();
+        assert_eq!(keys, ["other", "ranged", "txn"]);
+        assert_eq!(found.differing[1].put_away, None);
+        assert!(found.differing[2].is_conditional);
+        assert_eq!(found.remarks.len(), 1, "{:?}", found.remarks);
     }
 }

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::driver::Driver;
 use super::journal::{Kind, words};
+use super::quarantine::tell_if_large;
 use super::shared::Shared;
 
 /// How long watches are kept while no primary is heard: longer than a takeover takes.
@@ -181,6 +182,9 @@ pub(super) fn tell(shared: &Shared, notice: Notice) {
         warn!("{text}");
     }
     shared.note(kind, text);
+    if matches!(notice, Notice::Quarantined(_)) {
+        tell_if_large(shared, shared.quarantine_bytes_max);
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::metrics::RuntimeMetrics;
 use super::open::{LOG_DIR, OpenOptions, Opened, StateOptions, open};
 use super::pair::Pair;
 use super::peers::PeerAddresses;
+use super::quarantine::tell_if_large;
 use super::shared::Shared;
 use super::state_thread::StateThread;
 use crate::allocator;
@@ -135,14 +136,24 @@ async fn run(
             seed: random_id()?,
             ..WatchOptions::default()
         },
-        timers: Timers::default(),
+        timers: Timers {
+            failback_delay: config.failback_delay,
+            ..Timers::default()
+        },
         seed: random_id()?,
     };
     let mut node = Node::new(options, loaded, store, now);
     node.set_state_bytes(backend.stats()?);
     let journal = Journal::open(&config.data_dir).context("start the journal's thread")?;
-    let shared = Arc::new(Shared::new(node, config.data_dir.clone(), journal, started));
+    let shared = Arc::new(Shared::new(
+        node,
+        config.data_dir.clone(),
+        journal,
+        config.quarantine_bytes,
+        started,
+    ));
     shared.note(Kind::Start, journal::words::started(ended_well));
+    tell_if_large(&shared, config.quarantine_bytes);
     let metrics = Arc::new(RuntimeMetrics::default());
     let space = LogSpace::new(config.data_dir.join(LOG_DIR), config.log_keep_bytes);
     let log = LogThread::spawn(log, space, Arc::clone(&shared), Arc::clone(&metrics))

@@ -61,6 +61,8 @@ pub(super) struct Shared {
     /// For messages.
     pub(super) data_dir: PathBuf,
     pub(super) journal: Journal,
+    /// More than this in quarantine is told to the operator.
+    pub(super) quarantine_bytes_max: u64,
     finished: Mutex<Vec<Finished>>,
     wake: Notify,
     streams: Mutex<BTreeMap<StreamId, Arc<Notify>>>,
@@ -83,6 +85,7 @@ impl Shared {
         node: Node<Waiter>,
         data_dir: PathBuf,
         journal: Journal,
+        quarantine_bytes_max: u64,
         started: Instant,
     ) -> Self {
         Self {
@@ -90,6 +93,7 @@ impl Shared {
             node: Mutex::new(node),
             data_dir,
             journal,
+            quarantine_bytes_max,
             finished: Mutex::new(Vec::new()),
             wake: Notify::new(),
             streams: Mutex::new(BTreeMap::new()),

@@ -227,7 +227,13 @@ mod tests {
         let loaded = Loaded::of_lead(me, durable, history, LogIndex(0), 1).unwrap();
         let node = Node::new(options, loaded, store, Duration::ZERO);
         let journal = crate::runtime::journal::Journal::none();
-        Arc::new(Shared::new(node, PathBuf::new(), journal, Instant::now()))
+        Arc::new(Shared::new(
+            node,
+            PathBuf::new(),
+            journal,
+            0,
+            Instant::now(),
+        ))
     }
 
     #[test]

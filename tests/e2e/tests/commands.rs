@@ -168,3 +168,42 @@ fn the_status_is_told_of_either_node_at_either_node() {
         assert_eq!(told["state"].as_str().unwrap(), pair.state(named), "{said}");
     }
 }
+
+#[test]
+fn policies_are_changed_online_at_the_primary_or_refused_with_the_reason() {
+    let mut pair = Pair::start();
+    for (command, why) in [
+        (["preferred", "c"], "there is no node c"),
+        (["on-peer-loss", "stop"], "witness remove"),
+        (["speed", "high"], "swap-back"),
+    ] {
+        let (done, said) = pair.try_kine2(Node::A, &[&["policy", "set"][..], &command].concat());
+        assert!(!done && said.contains(why), "{said}");
+    }
+    let (done, said) = pair.try_kine2(Node::B, &["policy", "set", "swap-back", "false"]);
+    assert!(!done && said.contains("--node a"), "{said}");
+    pair.kine2(
+        Node::B,
+        &["policy", "set", "swap-back", "false", "--node", "a"],
+    );
+    pair.kine2(Node::A, &["policy", "set", "preferred", "b"]);
+    pair.wait_until_mirrored();
+    for node in Node::BOTH {
+        let begun = Instant::now();
+        loop {
+            let policies = pair.status(node)["policies"].clone();
+            if policies["swap-back"] == "false" && policies["preferred"] == "b" {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{policies:#}");
+        }
+    }
+    pair.kine2(Node::A, &["witness", "remove"]);
+    pair.kine2(
+        Node::A,
+        &["policy", "set", "on-peer-loss", "prefer-primary"],
+    );
+    pair.kill(Node::B);
+    pair.wait_for(Node::A, "ALONE");
+    put(&pair.url(Node::A), "alone");
+}

@@ -16,6 +16,7 @@ use super::{Admin, MESSAGE_BYTES_MAX};
 use crate::runtime::gateway;
 use crate::runtime::journal::{self, Ask, Entry, Kind};
 use crate::runtime::pair::greet;
+use crate::runtime::quarantine::size;
 
 /// How long a change may take.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
@@ -41,7 +42,10 @@ impl Admin {
             Answer::Done(what) => what.clone(),
             Answer::Refused(why) => format!("refused: {why}"),
             Answer::Failed(why) => format!("not done: {why}"),
-            Answer::Status(_) | Answer::Events(_) => return answer,
+            Answer::Status(_)
+            | Answer::Events(_)
+            | Answer::Quarantine(_)
+            | Answer::Difference(_) => return answer,
         };
         let text = format!("an operator asked for `{told}`: {how}");
         self.pair.note(Kind::Command, text);
@@ -50,7 +54,10 @@ impl Admin {
 
     async fn carry_out_untold(&self, order: Order) -> Answer {
         match order {
-            Order::Status => Answer::Status(Box::new(NodeStatus::of(&self.pair))),
+            Order::Status => {
+                let quarantine = (size(&self.data_dir), self.quarantine_bytes_max);
+                Answer::Status(Box::new(NodeStatus::of(&self.pair, quarantine)))
+            }
             Order::Events { after, last } => self.events(Ask { after, last }).await,
             Order::JoinToken { minutes } => match self.join_token(minutes) {
                 Ok(code) => Answer::Done(code),
@@ -62,7 +69,18 @@ impl Admin {
             Order::Promote {
                 force,
                 without_witness,
+                part: None,
             } => self.promote(force, without_witness).await,
+            Order::Promote {
+                without_witness,
+                part: Some(part),
+                ..
+            } => self.promote_part(&part, without_witness).await,
+            Order::Rejoin { discard } => self.rejoin(discard).await,
+            Order::Quarantined => self.quarantined().await,
+            Order::QuarantineDiff { id } => self.quarantine_diff(id).await,
+            Order::QuarantineDiscard { id } => self.quarantine_discard(id).await,
+            Order::PolicySet { key, value } => self.set_policy(&key, &value).await,
             Order::WitnessAdd { code, old_lost } => match self.enrol(&code).await {
                 Ok((id, address)) => {
                     self.pair.add_witness(id, address.clone());
@@ -111,12 +129,12 @@ impl Admin {
         Answer::Events(Events { node, events })
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Unit) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Unit) -> T) -> T {
         look(self.pair.node().unit())
     }
 
     /// Gives the unit a command and waits until `is_done`; `false` if it does not come to that.
-    async fn command(&self, command: Command, is_done: impl Fn(&Unit) -> bool) -> bool {
+    pub(super) async fn command(&self, command: Command, is_done: impl Fn(&Unit) -> bool) -> bool {
         self.pair.command(command);
         let begun = tokio::time::Instant::now();
         while begun.elapsed() < CHANGE_MAX {
@@ -254,7 +272,7 @@ impl Admin {
         }
     }
 
-    async fn change_arbiter(&self, arbiter: Arbiter, old_lost: bool) -> Answer {
+    pub(super) async fn change_arbiter(&self, arbiter: Arbiter, old_lost: bool) -> Answer {
         let (state, primary) =
             self.look(|unit| (unit.state(), unit.config().primary.name.to_string()));
         if !matches!(state, State::Prim | State::Alone) {
@@ -336,6 +354,6 @@ async fn check_gateways(gateways: &[IpAddr]) -> anyhow::Result<()> {
 }
 
 /// A forced promotion makes a higher generation.
-fn raised(now: Epoch, before: Epoch) -> bool {
+pub(super) fn raised(now: Epoch, before: Epoch) -> bool {
     now.generation() > before.generation()
 }

@@ -2,6 +2,8 @@
 //! connection between the nodes. A message is its length (u32, little endian) and JSON.
 
 mod commands;
+mod policy;
+mod quarantine;
 mod status;
 mod wire;
 
@@ -23,8 +25,9 @@ use tracing::{debug, warn};
 use super::pair::Pair;
 use crate::config::ServeConfig;
 
+pub(crate) use policy::POLICIES;
 pub(crate) use status::NodeStatus;
-pub(crate) use wire::{Answer, Events, For, Order, Request};
+pub(crate) use wire::{Answer, Events, For, Order, Request, Shelf};
 
 /// Bytes of a request or an answer.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -49,6 +52,7 @@ pub(super) struct Admin {
     listens: SocketAddr,
     socket: PathBuf,
     data_dir: PathBuf,
+    quarantine_bytes_max: u64,
 }
 
 impl Admin {
@@ -59,6 +63,7 @@ impl Admin {
             listens: config.listen_peer,
             socket: socket_path(&config.data_dir),
             data_dir: config.data_dir.clone(),
+            quarantine_bytes_max: config.quarantine_bytes,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kine2_replication::{Arbiter, LonePolicy, PartName, Standing, State, Unit};
+use kine2_replication::{Arbiter, Config, LonePolicy, PartName, Standing, State, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::pair::Pair;
@@ -41,6 +41,15 @@ pub(crate) struct NodeStatus {
     pub(crate) can_fail_over: bool,
     /// Why, in words.
     pub(crate) because: String,
+    /// The policies, as `kine2 policy set` takes them.
+    #[serde(default)]
+    pub(crate) policies: BTreeMap<String, String>,
+    /// Bytes that were put away after forced promotions.
+    #[serde(default)]
+    pub(crate) quarantine_bytes: u64,
+    /// Whether that is more than it should be.
+    #[serde(default)]
+    pub(crate) quarantine_is_large: bool,
     /// Revision of the store.
     pub(crate) revision: i64,
 }
@@ -72,7 +81,8 @@ pub(crate) struct WitnessStatus {
 }
 
 impl NodeStatus {
-    pub(super) fn of(pair: &Pair) -> Self {
+    /// `quarantine` is what lies there and what it may have, in bytes.
+    pub(super) fn of(pair: &Pair, quarantine: (u64, u64)) -> Self {
         let node = pair.node();
         let unit = node.unit();
         let (config, status) = (unit.config(), unit.status());
@@ -123,11 +133,25 @@ impl NodeStatus {
                 }
             },
             witness,
+            policies: policies(config),
+            quarantine_bytes: quarantine.0,
+            quarantine_is_large: quarantine.0 > quarantine.1,
             can_fail_over,
             because,
             revision: node.store().revision().0,
         }
     }
+}
+
+fn policies(config: &Config) -> BTreeMap<String, String> {
+    let policies = &config.policies;
+    let preferred = policies.preferred.as_ref();
+    let preferred = preferred.map_or("none", |name| name.as_str()).to_owned();
+    BTreeMap::from([
+        ("swap-back".to_owned(), policies.swap_back.to_string()),
+        ("boot-alone".to_owned(), policies.boot_alone.to_string()),
+        ("preferred".to_owned(), preferred),
+    ])
 }
 
 /// Whether the other node can take over now, and why, as this node sees it.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::NodeStatus;
 use crate::runtime::journal::Entry;
+use crate::runtime::quarantine::{Difference, Kept};
 
 /// A request.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -64,6 +65,33 @@ pub(crate) enum Order {
         force: bool,
         /// Do not ask the witness; from then on there is none.
         without_witness: bool,
+        /// Only in this part, which is away.
+        #[serde(default)]
+        part: Option<String>,
+    },
+    /// Give up what this node has of parts that diverged, once it is put away.
+    Rejoin {
+        /// And delete what was put away then.
+        discard: bool,
+    },
+    /// Tell what is in quarantine.
+    Quarantined,
+    /// Compare what is in quarantine with the store.
+    QuarantineDiff {
+        /// Its name.
+        id: String,
+    },
+    /// Delete what is in quarantine.
+    QuarantineDiscard {
+        /// Its name.
+        id: String,
+    },
+    /// Change a policy of the cluster.
+    PolicySet {
+        /// Which.
+        key: String,
+        /// What it is to be.
+        value: String,
     },
     /// Have a witness decide.
     WitnessAdd {
@@ -94,10 +122,23 @@ pub(crate) enum Answer {
     Status(Box<NodeStatus>),
     /// What is in the journal.
     Events(Events),
+    /// What is in quarantine.
+    Quarantine(Shelf),
+    /// What is in quarantine beside what the store has.
+    Difference(Box<Difference>),
     /// It is not done, because it would not be safe; what would make it safe.
     Refused(String),
     /// It is not done; why.
     Failed(String),
+}
+
+/// What is in quarantine at a node, the oldest first.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Shelf {
+    /// Its name.
+    pub(crate) node: String,
+    /// It.
+    pub(crate) kept: Vec<Kept>,
 }
 
 /// Events of a node, the oldest first.
@@ -119,7 +160,13 @@ impl Order {
             Some(format!("{name}{switches}"))
         };
         match self {
-            Self::Status | Self::Events { .. } => None,
+            Self::Status
+            | Self::Events { .. }
+            | Self::Quarantined
+            | Self::QuarantineDiff { .. } => None,
+            Self::Rejoin { discard } => with("rejoin", &[(*discard, "discard")]),
+            Self::QuarantineDiscard { id } => with(&format!("quarantine discard {id}"), &[]),
+            Self::PolicySet { key, value } => with(&format!("policy set {key} {value}"), &[]),
             Self::JoinToken { .. } => with("join-token", &[]),
             Self::Swap { partial } => with("swap", &[(*partial, "partial")]),
             Self::Stop { force } => with("stop", &[(*force, "force")]),
@@ -127,10 +174,13 @@ impl Order {
             Self::Promote {
                 force,
                 without_witness,
-            } => with(
-                "promote",
-                &[(*force, "force"), (*without_witness, "without-witness")],
-            ),
+                part,
+            } => {
+                let part = part.as_ref().map(|part| format!(" --part {part}"));
+                let part = part.unwrap_or_default();
+                let switches = [(*force, "force"), (*without_witness, "without-witness")];
+                with(&format!("promote{part}"), &switches)
+            }
             Self::WitnessAdd { old_lost, .. } => with("witness add", &[(*old_lost, "lost")]),
             Self::WitnessRemove {
                 prefer_primary,

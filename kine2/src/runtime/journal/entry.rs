@@ -66,7 +66,7 @@ impl Measured {
 }
 
 /// A time as people and programs read it: `2026-01-31T12:00:00.250Z`.
-pub(super) fn utc(at: SystemTime) -> String {
+pub(crate) fn utc(at: SystemTime) -> String {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);

@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     QuarantineBegun,
     /// It is put away.
     Quarantined,
+    /// What is put away needs much room.
+    QuarantineLarge,
     /// A disk of a part failed.
     PartFailed,
     /// This node lacks what was acknowledged: it was set back to an old image.
@@ -55,7 +57,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Start,
         Self::Stop,
         Self::Failed,
@@ -75,6 +77,7 @@ impl Kind {
         Self::Diverged,
         Self::QuarantineBegun,
         Self::Quarantined,
+        Self::QuarantineLarge,
         Self::PartFailed,
         Self::Reverted,
         Self::Alarm,
@@ -103,6 +106,7 @@ impl Kind {
             Self::Diverged => "diverged",
             Self::QuarantineBegun => "quarantine-begun",
             Self::Quarantined => "quarantined",
+            Self::QuarantineLarge => "quarantine-large",
             Self::PartFailed => "part-failed",
             Self::Reverted => "reverted",
             Self::Alarm => "alarm",

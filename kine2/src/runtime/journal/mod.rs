@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tracing::warn;
 
-pub(crate) use entry::{Entry, Measured};
+pub(crate) use entry::{Entry, Measured, utc};
 pub(crate) use files::{Ask, read};
 pub(crate) use kind::Kind;
 
@@ -64,7 +64,7 @@ impl Journal {
         let left_out = self.left_out.swap(0, Ordering::Relaxed);
         let entry = Entry {
             number: 0,
-            at: entry::utc(SystemTime::now()),
+            at: utc(SystemTime::now()),
             kind: kind.name().to_owned(),
             text: match left_out {
                 0 => text,

@@ -35,6 +35,16 @@ pub(crate) fn failed(why: &anyhow::Error) -> String {
     format!("{why:#}: nothing more is served, and the program ends")
 }
 
+/// What is put away needs more room than it should.
+pub(crate) fn quarantine_large(bytes: u64, bytes_max: u64) -> String {
+    format!(
+        "{} MiB are in quarantine, more than quarantine-bytes ({} MiB): look through it, then `kine2 \
+         quarantine discard ID`",
+        bytes >> 20,
+        bytes_max >> 20
+    )
+}
+
 /// What the unit became here.
 pub(crate) fn state(state: State) -> String {
     let text = match state {
