@@ -337,7 +337,7 @@ impl Admin {
 }
 
 /// They are as many as can be asked, this process may ask them, and one of them answers now.
-async fn check_gateways(gateways: &[IpAddr]) -> anyhow::Result<()> {
+pub(super) async fn check_gateways(gateways: &[IpAddr]) -> anyhow::Result<()> {
     ensure!(
         gateways.len() <= GATEWAYS_MAX,
         "{} addresses to ping; at most {GATEWAYS_MAX} are accepted",

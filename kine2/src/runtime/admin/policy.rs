@@ -1,13 +1,17 @@
 //! Policies of the cluster, changed online.
 
+use std::net::IpAddr;
+
 use kine2_replication::{Arbiter, Command, LonePolicy, Policies, State, Unit};
 
 use super::Admin;
+use super::commands::check_gateways;
 use super::wire::Answer;
 
 /// What can be set, and to what.
-pub(crate) const POLICIES: &str = "on-peer-loss stop|prefer-primary, swap-back true|false, boot-alone \
-                                   true|false, preferred NODE|none";
+pub(crate) const POLICIES: &str = "on-peer-loss stop|prefer-primary|ping=ADDRESS,..., swap-back \
+                                   true|false, boot-alone true|false, preferred NODE|none, \
+                                   ping-auto-discard true|false";
 
 /// A change of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,7 @@ enum Change {
     SwapBack(bool),
     BootAlone(bool),
     Preferred(Option<String>),
+    PingAutoDiscard(bool),
 }
 
 impl Change {
@@ -30,10 +35,14 @@ impl Change {
             "on-peer-loss" => match value {
                 "stop" => Ok(Self::OnPeerLoss(LonePolicy::Stop)),
                 "prefer-primary" => Ok(Self::OnPeerLoss(LonePolicy::PreferPrimary)),
-                _ => Err(refused("stop or prefer-primary")),
+                _ => match value.strip_prefix("ping=").map(addresses) {
+                    Some(Some(gateways)) => Ok(Self::OnPeerLoss(LonePolicy::Ping(gateways))),
+                    _ => Err(refused("stop, prefer-primary or ping=ADDRESS,...")),
+                },
             },
             "swap-back" => Ok(Self::SwapBack(flag?)),
             "boot-alone" => Ok(Self::BootAlone(flag?)),
+            "ping-auto-discard" => Ok(Self::PingAutoDiscard(flag?)),
             "preferred" => Ok(Self::Preferred(match value {
                 "none" => None,
                 name => Some(name.to_owned()),
@@ -41,6 +50,11 @@ impl Change {
             _ => Err(format!("there is no policy {key}; there is: {POLICIES}")),
         }
     }
+}
+
+/// Addresses with commas between them; nothing if one is none.
+fn addresses(text: &str) -> Option<Vec<IpAddr>> {
+    text.split(',').map(|one| one.parse().ok()).collect()
 }
 
 impl Admin {
@@ -68,6 +82,11 @@ impl Admin {
         }
         let wanted = match change {
             Change::OnPeerLoss(policy) => {
+                if let LonePolicy::Ping(gateways) = &policy
+                    && let Err(error) = check_gateways(gateways).await
+                {
+                    return Answer::failed(format!("{error:#}"));
+                }
                 return match arbiter {
                     Arbiter::Witness { address, .. } => Answer::Refused(format!(
                         "the witness at {address} decides, so it is not asked for: `kine2 witness \
@@ -79,6 +98,10 @@ impl Admin {
                     Arbiter::None(_) => self.change_arbiter(Arbiter::None(policy), false).await,
                 };
             }
+            Change::PingAutoDiscard(ping_auto_discard) => Policies {
+                ping_auto_discard,
+                ..policies.clone()
+            },
             Change::SwapBack(swap_back) => Policies {
                 swap_back,
                 ..policies.clone()
@@ -133,7 +156,14 @@ mod tests {
             Change::parse("on-peer-loss", "prefer-primary"),
             Ok(Change::OnPeerLoss(LonePolicy::PreferPrimary))
         );
+        let gateways = ["192.0.2.1", "2001:db8::1"].map(|one| one.parse().unwrap());
+        assert_eq!(
+            Change::parse("on-peer-loss", "ping=192.0.2.1,2001:db8::1"),
+            Ok(Change::OnPeerLoss(LonePolicy::Ping(gateways.into())))
+        );
         for (key, value, named) in [
+            ("on-peer-loss", "ping", "ping=ADDRESS"),
+            ("on-peer-loss", "ping=1.2.3.4,", "ping=ADDRESS"),
             ("on-peer-loss", "go", "prefer-primary"),
             ("swap-back", "yes", "true or false"),
             ("boot-alone", "", "true or false"),

@@ -151,6 +151,10 @@ fn policies(config: &Config) -> BTreeMap<String, String> {
         ("swap-back".to_owned(), policies.swap_back.to_string()),
         ("boot-alone".to_owned(), policies.boot_alone.to_string()),
         ("preferred".to_owned(), preferred),
+        (
+            "ping-auto-discard".to_owned(),
+            policies.ping_auto_discard.to_string(),
+        ),
     ])
 }
 
