@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, ensure};
 use kine2_proto::kine2::{WitnessEnrol, witness_hello};
 use kine2_replication::{
-    Arbiter, Command, Epoch, GATEWAYS_MAX, LonePolicy, State, Timers, Unit, WitnessId,
+    Arbiter, Command, Epoch, GATEWAYS_MAX, LonePolicy, State, Timers, Unit, WaitReason, WitnessId,
 };
 use kine2_trust::{Code, CodeKind, joining_client, reachable};
 
@@ -20,6 +20,8 @@ use crate::runtime::quarantine::size;
 
 /// How long a change may take.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// How long a primary may take to serve again after a change, before a command is refused for it.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// Bytes of events in an answer.
@@ -146,6 +148,30 @@ impl Admin {
         false
     }
 
+    /// Waits while this node gets ready to serve, as it does for a moment after each change: a
+    /// command that follows on another is not refused for that. Answers its state, and why it cannot
+    /// change what both nodes keep to, if it cannot.
+    pub(super) async fn settled(&self) -> (State, Option<Answer>) {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let (state, primary, is_primary) = self.look(|unit| {
+                let primary = &unit.config().primary;
+                (unit.state(), primary.name.to_string(), primary == unit.me())
+            });
+            let gets_ready = state == State::Wait(WaitReason::Resolving);
+            if gets_ready && begun.elapsed() < SETTLE_MAX {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            let why = match state {
+                State::Prim | State::Alone => return (state, None),
+                _ if is_primary => format!("this node is the primary, but does not serve: {state}"),
+                _ => format!("only the primary can change that: `--node {primary}`"),
+            };
+            return (state, Some(Answer::Refused(why)));
+        }
+    }
+
     fn join_token(&self, minutes: u64) -> anyhow::Result<String> {
         let now = SystemTime::now();
         let trust = self.pair.trust();
@@ -169,14 +195,10 @@ impl Admin {
     }
 
     async fn swap(&self, partial: bool) -> Answer {
-        let (state, mirrored, hears, primary) = self.look(|unit| {
+        let (state, _) = self.settled().await;
+        let (mirrored, hears, primary) = self.look(|unit| {
             let primary = unit.config().primary.name.to_string();
-            (
-                unit.state(),
-                is_mirrored(unit),
-                unit.hears_arbiter(),
-                primary,
-            )
+            (is_mirrored(unit), unit.hears_arbiter(), primary)
         });
         match state {
             State::Prim if !hears => {
@@ -273,16 +295,16 @@ impl Admin {
     }
 
     pub(super) async fn change_arbiter(&self, arbiter: Arbiter, old_lost: bool) -> Answer {
-        let (state, primary) =
-            self.look(|unit| (unit.state(), unit.config().primary.name.to_string()));
-        if !matches!(state, State::Prim | State::Alone) {
-            return Answer::Refused(format!(
-                "only the primary can change who decides: `--node {primary}`"
-            ));
+        if let (_, Some(refused)) = self.settled().await {
+            return refused;
         }
         let wanted = arbiter.clone();
         let command = Command::ChangeArbiter { arbiter, old_lost };
-        let done = move |unit: &Unit| unit.config().arbiter == wanted;
+        // It serves by it, too, before the next command comes.
+        let done = move |unit: &Unit| {
+            let serves = matches!(unit.state(), State::Prim | State::Alone);
+            serves && unit.config().arbiter == wanted
+        };
         match self.command(command, done).await {
             true => Answer::Done(match self.look(|unit| unit.config().arbiter.clone()) {
                 Arbiter::Witness { address, .. } => format!("the witness at {address} decides now"),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use kine2_replication::{Arbiter, Command, LonePolicy, Policies, State, Unit};
+use kine2_replication::{Arbiter, Command, LonePolicy, Policies, Unit};
 
 use super::Admin;
 use super::commands::check_gateways;
@@ -63,23 +63,19 @@ impl Admin {
             Ok(change) => change,
             Err(why) => return Answer::failed(why),
         };
-        let (state, primary, members, policies, arbiter, hears) = self.look(|unit| {
+        if let (_, Some(refused)) = self.settled().await {
+            return refused;
+        }
+        let (members, policies, arbiter, hears) = self.look(|unit| {
             let config = unit.config();
             let members = config.members.iter().map(|member| member.name.to_string());
             (
-                unit.state(),
-                config.primary.name.to_string(),
                 members.collect::<Vec<_>>(),
                 config.policies.clone(),
                 config.arbiter.clone(),
                 unit.hears_arbiter(),
             )
         });
-        if !matches!(state, State::Prim | State::Alone) {
-            return Answer::Refused(format!(
-                "only the primary that serves can change policies: `--node {primary}`"
-            ));
-        }
         let wanted = match change {
             Change::OnPeerLoss(policy) => {
                 if let LonePolicy::Ping(gateways) = &policy
