@@ -57,6 +57,9 @@ impl Sim {
 
     /// One node goes on without the other while the gateway answers.
     pub(super) fn lose_one(&mut self) {
+        // A disk that was slow may have taken the peer out once more.
+        self.run_for(ms(2000));
+        self.run_until(20_000, "REC1: it stays so", Self::all_mirrored_mut);
         let n = self.rng.pick(2);
         self.crash(n);
         for part in self.parts.clone() {
