@@ -490,6 +490,8 @@ impl Sim {
                 self.now, node.me, loaded.hard.config.epoch
             );
         }
+        // What was adopted and not durable is gone.
+        self.acts_by[n] = Some(loaded.hard.config.clone());
         node.unit = Some(Unit::new(loaded, timers(self.plan.hasty), self.now));
         self.drain(n);
         if self.nodes[1 - n].unit.is_some() {
