@@ -323,7 +323,10 @@ pub const ROWS: &[(&str, Reach)] = &[
     ),
     (
         "no witness, ping",
-        Elsewhere("the policy `ping` is not built"),
+        Rows(&[
+            "no witness, ping: secondary lost",
+            "no witness, ping: primary lost",
+        ]),
     ),
 ];
 

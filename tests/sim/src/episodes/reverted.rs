@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kine2_replication::{Arbiter, Command, LogIndex, WitnessId};
+use kine2_witness_core::Options;
 
 use super::MachineImage;
 use crate::due::Due;
@@ -77,6 +78,10 @@ impl World {
                 .mark("I4: who was set back is taken out by the other");
         }
         self.has_all_again(n);
+        if meanwhile == Meanwhile::NoWitness {
+            // Who starts anew lets nobody go on alone for a while (`repl W4`).
+            self.run_for(Options::default().probation);
+        }
     }
 
     fn has_all_again(&mut self, n: usize) {
