@@ -42,9 +42,11 @@ const SOON: &[Mutation] = &[
     Mutation::CompactTooMuch,
     Mutation::CompactedReadable,
     Mutation::WatchMissesFull,
+    Mutation::NoFloorAtWitness,
+    Mutation::NoFloorAtPeer,
 ];
 /// Seeds after which one of them is given up.
-const SOON_SEEDS: u64 = 60;
+const SOON_SEEDS: u64 = 200;
 
 #[test]
 fn each_broken_rule_is_found() {
