@@ -19,8 +19,8 @@ pub(crate) struct LeaseClock {
 
 #[derive(Clone, Copy, Debug)]
 enum Deadline {
-    /// Alive until then.
-    At(Duration),
+    /// Alive until then, by a grant or renewal at that moment.
+    At { until: Duration, since: Duration },
     /// Expired, its revocation is on its way: it cannot be renewed any more (`etcd S46`).
     Expired,
 }
@@ -29,15 +29,15 @@ impl LeaseClock {
     /// Starts or restarts a lease.
     pub(crate) fn start(&mut self, id: i64, ttl: Duration, now: Duration) {
         self.stop(id);
-        let deadline = now.saturating_add(ttl);
-        self.deadlines.insert(id, Deadline::At(deadline));
-        self.queue.insert((deadline, id));
+        let (until, since) = (now.saturating_add(ttl), now);
+        self.deadlines.insert(id, Deadline::At { until, since });
+        self.queue.insert((until, id));
     }
 
     /// Renews a lease that is alive; `false` if there is none or it has expired.
     pub(crate) fn renew(&mut self, id: i64, ttl: Duration, now: Duration) -> bool {
         let alive = match self.deadlines.get(&id) {
-            Some(Deadline::At(_)) => true,
+            Some(Deadline::At { .. }) => true,
             Some(Deadline::Expired) => mutated(Mutation::ExpiredRenewed),
             None => false,
         };
@@ -49,15 +49,15 @@ impl LeaseClock {
 
     /// Forgets a lease.
     pub(crate) fn stop(&mut self, id: i64) {
-        if let Some(Deadline::At(deadline)) = self.deadlines.remove(&id) {
-            self.queue.remove(&(deadline, id));
+        if let Some(Deadline::At { until, .. }) = self.deadlines.remove(&id) {
+            self.queue.remove(&(until, id));
         }
     }
 
     /// Time left; zero once expired, `None` if there is no such lease.
     pub(crate) fn remaining(&self, id: i64, now: Duration) -> Option<Duration> {
         self.deadlines.get(&id).map(|deadline| match deadline {
-            Deadline::At(deadline) => deadline.saturating_sub(now),
+            Deadline::At { until, .. } => until.saturating_sub(now),
             Deadline::Expired => Duration::ZERO,
         })
     }
@@ -81,13 +81,15 @@ impl LeaseClock {
         self.queue.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Gives every lease that is alive more time: the node itself stood still (`repl T3`).
-    pub(crate) fn extend_all(&mut self, by: Duration) {
+    /// Gives every lease that is alive what it lived through of a standstill or silence of length
+    /// `by` that ended at `end` as more time (`repl T3`).
+    pub(crate) fn extend_all(&mut self, by: Duration, end: Duration) {
         self.queue.clear();
         for (id, deadline) in &mut self.deadlines {
-            if let Deadline::At(deadline) = deadline {
-                *deadline = deadline.saturating_add(by);
-                self.queue.insert((*deadline, *id));
+            if let Deadline::At { until, since } = deadline {
+                let lived_through = by.min(end.saturating_sub(*since));
+                *until = until.saturating_add(lived_through);
+                self.queue.insert((*until, *id));
             }
         }
     }
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(clock.expire(secs(5), 10), [1]);
         assert!(!clock.renew(1, secs(5), secs(5)));
         assert_eq!(clock.expire(secs(60), 10), [], "it is revoked once");
-        clock.extend_all(secs(10));
+        clock.extend_all(secs(10), secs(15));
         assert_eq!(clock.remaining(1, secs(5)), Some(Duration::ZERO));
         clock.stop(1);
         assert_eq!(clock.remaining(1, secs(5)), None);
@@ -129,8 +131,19 @@ mod tests {
         let mut clock = LeaseClock::default();
         clock.start(1, secs(5), secs(0));
         clock.start(2, secs(7), secs(0));
-        clock.extend_all(secs(3));
+        clock.extend_all(secs(3), secs(4));
         assert_eq!(clock.next_deadline(), Some(secs(8)));
         assert_eq!(clock.expire(secs(60), 1), [1], "no more than asked for");
+    }
+
+    /// A lease granted at the end of a silence got all of it, and ended seconds late.
+    #[test]
+    fn t3_a_lease_gets_of_a_silence_what_it_lived_through() {
+        let mut clock = LeaseClock::default();
+        clock.start(1, secs(5), secs(0));
+        clock.start(2, secs(5), secs(9));
+        clock.extend_all(secs(8), secs(10));
+        assert_eq!(clock.remaining(1, secs(10)), Some(secs(3)));
+        assert_eq!(clock.remaining(2, secs(10)), Some(secs(5)));
     }
 }

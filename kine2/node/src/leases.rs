@@ -135,8 +135,8 @@ impl Leases {
     }
 
     /// T3: renewals may have been waiting for us all that time.
-    pub(crate) fn on_stall(&mut self, stall: Duration) {
-        self.clock.extend_all(stall);
+    pub(crate) fn on_stall(&mut self, stall: Duration, now: Duration) {
+        self.clock.extend_all(stall, now);
         // It is no silence of the peer besides.
         self.confirmed = self.confirmed.saturating_add(stall);
     }
@@ -150,7 +150,7 @@ impl Leases {
         };
         self.confirmed = confirmed;
         if silence > SILENCE_MAX && !is_local && !mutated(Mutation::SilenceIgnored) {
-            self.clock.extend_all(silence);
+            self.clock.extend_all(silence, confirmed);
         }
     }
 }

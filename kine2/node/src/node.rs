@@ -456,7 +456,7 @@ impl<W> Node<W> {
             .and_then(|due| now.checked_sub(due))
             .unwrap_or_default();
         if stall >= STALL_MIN && !mutated(Mutation::StallIgnored) {
-            self.leases.on_stall(stall);
+            self.leases.on_stall(stall, now);
         }
         if now >= self.replica.unit.deadline() {
             self.replica.handle(now, ReplicaEvent::Tick);

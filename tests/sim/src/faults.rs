@@ -295,7 +295,16 @@ impl World {
         let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
         let stores = self.witnesses.iter().any(WitnessHost::is_writing);
         let is_down = self.machines[n].process.is_none();
-        is_down && elsewhere && self.behind[1 - n].is_none() && !lone && !calls && !stores
+        // X4: what the other one waits for from this node would never come.
+        let other = self.machines[1 - n].on_disk.hard();
+        let is_awaited = other.prop.is_some();
+        is_down
+            && elsewhere
+            && !is_awaited
+            && self.behind[1 - n].is_none()
+            && !lone
+            && !calls
+            && !stores
     }
 
     /// A machine that is down has lost all it had, and joins the unit as it stands.

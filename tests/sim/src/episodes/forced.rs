@@ -1,6 +1,6 @@
 //! A promotion by force, and the return of who was overruled.
 
-use kine2_replication::Command;
+use kine2_replication::{Command, Reason};
 
 use crate::due::Due;
 use crate::history::Reply;
@@ -22,6 +22,12 @@ impl World {
         self.end_faults(&[forced]);
         let time = ms(100 + self.rng.below(2_500));
         self.run_for(time);
+        let known = self.machines[forced].on_disk.hard().config.epoch;
+        if self.config().epoch.generation() > known.generation() {
+            // Both would have the same epoch; a transcript plays twins.
+            self.end_faults(&[lost]);
+            return self.resume_clients();
+        }
         self.judge_history();
         self.promote(forced);
         self.begin_anew(forced);
@@ -58,8 +64,11 @@ impl World {
             let is_whole = |process: &crate::process::Process| {
                 process.applied().0 == process.node.last_index()
             };
-            !world.forcing && world.primary() == Some(n) && process.is_some_and(is_whole)
+            // It may have taken over by itself meanwhile.
+            let decided = !world.forcing || world.config().reason == Reason::Takeover;
+            decided && world.primary() == Some(n) && process.is_some_and(is_whole)
         });
+        self.forcing = false;
     }
 
     /// A configuration made by force is in force: the log of its primary is the truth.
@@ -98,6 +107,10 @@ impl World {
         self.clients.begin_anew(first, compacted);
         self.forget_watches();
         self.add_watches(revision + 1);
+        self.resume_clients();
+    }
+
+    fn resume_clients(&mut self) {
         self.clients.stopped = false;
         for c in 0..self.clients.count() {
             self.push(ms(10), Due::Client(c));

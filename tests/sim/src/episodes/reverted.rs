@@ -1,9 +1,10 @@
 //! What goes back in time: a machine to an old image of its disk, the witness to an old backup.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kine2_replication::{Arbiter, Command, LogIndex, WitnessId};
-use kine2_witness_core::Options;
+use kine2_replication::{Arbiter, Command, LogIndex, RegisterKey, WitnessId};
+use kine2_witness_core::{Options, Register};
 
 use super::MachineImage;
 use crate::due::Due;
@@ -184,7 +185,12 @@ impl World {
         };
         let w = usize::from(id != 1);
         let old = self.images.witnesses[w].clone();
-        if old.is_empty() || old == self.witnesses[w].durable {
+        // What was final may be older in it: that alone nobody notices.
+        let configs = |registers: &BTreeMap<RegisterKey, Register>| -> Vec<_> {
+            let configs = registers.values().map(|register| register.config.id());
+            configs.collect()
+        };
+        if old.is_empty() || configs(&old) == configs(&self.witnesses[w].durable) {
             return;
         }
         self.crash_witness(w);
