@@ -1,10 +1,10 @@
 //! Where the three processes are: on loopback, or in a lab of network namespaces.
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::lab::{Lab, Machine};
 use crate::pair::Node;
@@ -66,15 +66,21 @@ impl Net {
     }
 }
 
+/// Below the ports that the kernel gives to outgoing connections: one of those could take a port
+/// before its program does.
+const PORTS: Range<u16> = 10_000..32_000;
+
 /// Ports that nobody listens on, each given out once in this process.
 fn free_ports() -> [u16; 5] {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap();
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Other processes begin elsewhere.
+    let begin = std::process::id().wrapping_mul(7_919);
     std::array::from_fn(|_| {
         loop {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            if given.insert(port) {
+            let number = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+            let place = number % u32::from(PORTS.end - PORTS.start);
+            let port = PORTS.start + u16::try_from(place).expect("less than there are");
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
                 return port;
             }
         }
