@@ -2,7 +2,7 @@
 
 use kine2_mutation::{Mutation, mutated};
 use kine2_replication::{
-    Arbiter, Cas, Config, Floors, Force, ForcedPart, Form, Holdings, NodeRef, Reason, Refusal,
+    Arbiter, Cas, Config, Floors, Force, ForcedPart, Form, NodeRef, PartName, Reason, Refusal,
     WitnessId, force, force_part,
 };
 
@@ -102,22 +102,18 @@ impl Register {
         }))
     }
 
-    /// The node that would be left as the only one with some part by `next`, and that has not all of
-    /// it that was final, by what `held` says of it (`repl I4`).
-    pub(crate) fn is_lost_by<'h>(
+    /// By `next` a node would be left as the only one with some part that `lacks` all of it that was
+    /// final (`repl I4`).
+    pub(crate) fn is_lost_by(
         &self,
         next: &Self,
-        held: impl Fn(&NodeRef) -> Option<&'h Holdings>,
+        lacks: impl Fn(&NodeRef, &PartName) -> bool,
     ) -> bool {
         self.config.in_sync.iter().any(|(part, now)| {
             let then = next.config.in_sync.get(part);
             then.is_some_and(|then| {
                 let shrinks = then.len() < now.len();
-                shrinks
-                    && then.iter().any(|replica| {
-                        held(&replica.node)
-                            .is_some_and(|held| self.floors.lacks(&replica.node, held, part))
-                    })
+                shrinks && then.iter().any(|replica| lacks(&replica.node, part))
             })
         })
     }

@@ -1,8 +1,8 @@
 //! What the witness knows of a node by its session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kine2_replication::{MEMBERS_MAX, Report, UnitName};
+use kine2_replication::{MEMBERS_MAX, PartName, Report, UnitName};
 
 use crate::register::REGISTERS_MAX;
 
@@ -14,4 +14,6 @@ pub(crate) const SESSIONS_MAX: usize = REGISTERS_MAX * MEMBERS_MAX + 64;
 pub(crate) struct Session {
     /// The last report for each unit.
     pub(crate) reports: BTreeMap<UnitName, Report>,
+    /// Parts of which the node had not all that was known to be final when it reported (`repl I4`).
+    pub(crate) lacking: BTreeMap<UnitName, BTreeSet<PartName>>,
 }

@@ -1,6 +1,6 @@
 //! The witness itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kine2_mutation::{Mutation, mutated};
@@ -373,11 +373,17 @@ impl Witness {
             unit.register.regressed = true;
             self.write(key);
         }
+        let mut lacking = BTreeSet::new();
         if let Some(held) = &report.held {
+            let Register { config, floors, .. } = &self.units[key].register;
+            let parts = config.in_sync.keys();
+            let below = parts.filter(|part| floors.lacks(&caller, held, part));
+            lacking.extend(below.cloned());
             self.raise_floors(now, key, &caller, held);
         }
         if let Some(session) = self.sessions.get_mut(&(key.cluster, caller)) {
             session.reports.insert(key.unit.clone(), report);
+            session.lacking.insert(key.unit.clone(), lacking);
         }
     }
 
@@ -407,13 +413,17 @@ impl Witness {
         cas: &Cas,
         next: &Register,
     ) -> bool {
-        let of_session = |node: &NodeRef| {
-            let session = self.sessions.get(&(key.cluster, node.clone()))?;
-            session.reports.get(&key.unit)?.held.as_ref()
-        };
-        self.units[key].register.is_lost_by(next, |node| {
-            let own = cas.held.as_ref().filter(|_| node == caller);
-            own.or_else(|| of_session(node))
+        let register = &self.units[key].register;
+        register.is_lost_by(next, |node, part| {
+            if node == caller
+                && let Some(held) = &cas.held
+            {
+                return register.floors.lacks(node, held, part);
+            }
+            // What has become final since its report it may have got meanwhile.
+            let session = self.sessions.get(&(key.cluster, node.clone()));
+            let lacking = session.and_then(|session| session.lacking.get(&key.unit));
+            lacking.is_some_and(|lacking| lacking.contains(part))
         })
     }
 

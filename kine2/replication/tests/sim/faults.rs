@@ -105,8 +105,10 @@ impl Sim {
         // Nor while a change is under way by which it may become the only one.
         let calls = self.queue.values().any(|due| matches!(due, Due::Call(..)));
         let stores = self.witnesses.iter().any(WitnessHost::is_writing);
-        // With an arbiter that is taken for lost it would be two losses at once.
-        if !everywhere || lone || calls || stores || self.plan.operator {
+        // With an arbiter that is taken for lost, or beside a disk that failed, it would be two losses
+        // at once.
+        let ails = !self.nodes[1 - n].failed.is_empty();
+        if !everywhere || lone || calls || stores || ails || self.plan.operator {
             return;
         }
         self.crash(n);

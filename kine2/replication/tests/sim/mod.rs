@@ -416,9 +416,7 @@ impl Sim {
                     self.tell(n, Event::Witness(word));
                 }
             }
-            Due::Opened(n, witness, life) => {
-                self.tell(n, Event::WitnessSession { witness, life });
-            }
+            Due::Opened(n, witness, life) => self.on_opened(n, witness, life),
             Due::Session(n, open) => self.on_session(n, open),
             Due::WitnessSynced(w) => self.on_witness_synced(w),
             Due::Restart(n) => self.start(n),

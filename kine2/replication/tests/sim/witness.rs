@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kine2_replication::WitnessCall;
-use kine2_sim_kit::Outcome;
+use kine2_replication::{Event, WitnessCall, WitnessId, WitnessLife};
+use kine2_sim_kit::{Outcome, WitnessHost};
 use kine2_witness_core::{Event as WitnessEvent, Options};
 
 use super::{CLUSTER, Due, Sim, ms};
@@ -42,6 +42,14 @@ impl Sim {
 
     pub(super) fn on_call(&mut self, w: usize, call: WitnessCall) {
         self.tell_witness(w, WitnessEvent::Call(call));
+    }
+
+    /// A node that stood still may see the end of a session before its beginning.
+    pub(super) fn on_opened(&mut self, n: usize, witness: WitnessId, life: WitnessLife) {
+        let lives = |host: &WitnessHost| host.id == witness && host.life() == life;
+        if self.witnesses.iter().any(lives) {
+            self.tell(n, Event::WitnessSession { witness, life });
+        }
     }
 
     pub(super) fn on_session(&mut self, n: usize, open: bool) {

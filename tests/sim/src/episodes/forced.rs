@@ -65,7 +65,9 @@ impl World {
                 process.applied().0 == process.node.last_index()
             };
             // It may have taken over by itself meanwhile.
-            let decided = !world.forcing || world.config().reason == Reason::Takeover;
+            let config = world.config();
+            let is_its = config.primary == world.machines[n].me;
+            let decided = !world.forcing || is_its && config.reason == Reason::Takeover;
             decided && world.primary() == Some(n) && process.is_some_and(is_whole)
         });
         self.forcing = false;

@@ -655,6 +655,22 @@ fn a_primary_hands_over_to_nobody_who_lacks_what_was_final() {
     assert_eq!(told, [("a".into(), Tell::Refused(Refusal::Reverted))]);
 }
 
+/// Nodes report every few seconds: what was final only after the report of the node that takes over
+/// says nothing against it. A primary under load, whose disk failed, could not hand over.
+#[test]
+fn a_report_is_held_against_what_was_final_when_it_came() {
+    let mut w = Harness::new();
+    w.open(0, "a");
+    w.open(0, "b");
+    let [before, after] = [holding(&w, 1, 5, 5), holding(&w, 1, 9, 9)];
+    w.report(0, "a", before.clone());
+    w.report(0, "b", before);
+    w.report(0, "a", after.clone());
+    assert_eq!(w.floor(), Some(9));
+    w.cas_holding("a", Form::Abdicate, after);
+    assert_eq!(w.stored().primary.name.as_str(), "b");
+}
+
 #[test]
 fn floors_go_with_the_register_and_are_stored_now_and_then() {
     let mut w = Harness::new();
