@@ -29,7 +29,12 @@ impl Client {
     #[must_use]
     pub fn new(url: &str) -> Self {
         let endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
-        let endpoint = endpoint.connect_timeout(Duration::from_millis(100));
+        // As etcd's clients do: one that stands still is noticed, and its watches go elsewhere.
+        let endpoint = endpoint
+            .connect_timeout(Duration::from_millis(100))
+            .http2_keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(2))
+            .keep_alive_while_idle(true);
         Self(endpoint.connect_lazy())
     }
 
