@@ -143,6 +143,9 @@ mutations! {
         PingLateAnswer "section 11" "An answer of the gateway counts however late it comes.";
         NoFloorAtWitness "I4" "The witness keeps no floors: it neither tells nor refuses who was set back.";
         NoFloorAtPeer "I4" "The nodes do not compare what is final with what the other has.";
+        ForceOwnSets "Q4" "A forced promotion takes its sets from the node's configuration, not from the register.";
+        ForcePartKeepsMirror "Q4" "A part promoted by force leaves the lead mirrored.";
+        TwinByEpoch "Q2" "Only an equal epoch makes twins, only a higher generation a quarantine.";
         LateReply "W7" "A word of the witness's earlier life is believed after a new session.";
     }
     Log {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use kine2_mutation::{Mutation, mutated};
 use kine2_wal::Origin;
 use thiserror::Error;
 
@@ -65,7 +66,8 @@ impl ConfigId {
     pub fn is_twin_of(&self, other: &Self) -> bool {
         let same_epoch = self.epoch == other.epoch && self.uid != other.uid;
         let same_generation = self.epoch.generation() == other.epoch.generation();
-        let apart = same_generation && self.origin != other.origin;
+        let apart =
+            same_generation && self.origin != other.origin && !mutated(Mutation::TwinByEpoch);
         same_epoch || apart
     }
 }

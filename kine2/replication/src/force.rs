@@ -96,7 +96,9 @@ pub fn force_part(
     }
     let mut new = begin(newest, generation, arbiter, uid);
     let node = new.primary.clone();
-    go_alone(&mut new, &node);
+    if !mutated(Mutation::ForcePartKeepsMirror) {
+        go_alone(&mut new, &node);
+    }
     new.in_sync
         .insert(part.clone(), BTreeSet::from([Replica { node, storage }]));
     Ok(new)

@@ -48,7 +48,8 @@ impl Unit {
     /// node has counts: it stays.
     pub(crate) fn suspect_under(&self, new: &Config) -> std::collections::BTreeSet<PartName> {
         let old = &self.hard.config;
-        let forced = new.origin != old.origin;
+        let higher = new.epoch.generation() > old.epoch.generation();
+        let forced = new.origin != old.origin && (higher || !mutated(Mutation::TwinByEpoch));
         let names: Vec<_> = match forced {
             true => self.parts.keys().cloned().collect(),
             false => self.hard.suspect.iter().cloned().collect(),

@@ -187,14 +187,14 @@ fn forced_lead(newest: &Config, asked: &Config) -> Result<Config, Refusal> {
     };
     let generation = asked.epoch.generation();
     let (node, arbiter) = (&asked.primary, asked.arbiter.clone());
-    Ok(force(
-        newest,
-        node,
-        lead.storage,
-        generation,
-        arbiter,
-        asked.uid,
-    ))
+    let made = force(newest, node, lead.storage, generation, arbiter, asked.uid);
+    Ok(match mutated(Mutation::ForceOwnSets) {
+        true => Config {
+            in_sync: asked.in_sync.clone(),
+            ..made
+        },
+        false => made,
+    })
 }
 
 /// The same for a part other than the lead: only in the configuration that the operator saw.

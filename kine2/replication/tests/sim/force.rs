@@ -14,7 +14,14 @@ impl Sim {
     /// By chance, the operator promotes a node by force, or gives up what diverged.
     pub(super) fn operator_forces(&mut self, n: usize) -> bool {
         let has_unit = self.nodes[n].unit.is_some() && self.nodes[n].frozen_until <= self.now;
-        if self.plan.forces == 0 || !has_unit || !self.rng.percent(30) {
+        if self.plan.forces == 0 || !has_unit {
+            return false;
+        }
+        if self.forces_left > 0 && self.rng.percent(40) && self.forces_at_its_worst(n) {
+            self.forces_left -= 1;
+            return true;
+        }
+        if !self.rng.percent(30) {
             return false;
         }
         if self.rng.percent(50) {
@@ -30,6 +37,40 @@ impl Sim {
         self.forces_left -= 1;
         self.force(n, part, without_witness);
         true
+    }
+
+    /// A forced promotion at the moment at which it overrules most, if this is one.
+    fn forces_at_its_worst(&mut self, n: usize) -> bool {
+        let (lead, part) = (store(), self.parts[1].clone());
+        let newest = self.config();
+        let Some(own) = self.nodes[n].unit.as_ref().map(Unit::config).cloned() else {
+            return false;
+        };
+        let me = self.nodes[n].me.clone();
+        if own.id() != newest.id() && own.has(&part, &me) && !newest.has(&part, &me) {
+            // By what it knows it would take a part that is safe at the other node.
+            self.force(n, None, false);
+            return true;
+        }
+        let is_away = own.standing(&part) == Some(Standing::Away);
+        if own.primary == me && is_away && own.standing(&lead) == Some(Standing::Mirror) {
+            // The other node does not hear of it, and takes the lead over.
+            self.cut_link(0, 1);
+            self.cut_link(n, 2);
+            self.force(n, Some(part), true);
+            return true;
+        }
+        let other = &self.nodes[1 - n];
+        let is_up = other.unit.is_some() && other.frozen_until <= self.now;
+        if is_up && self.rng.percent(20) {
+            // Both, neither knowing of the other.
+            self.cut_link(0, 1);
+            for m in 0..2 {
+                self.force(m, None, true);
+            }
+            return true;
+        }
+        false
     }
 
     /// The operator promotes the node, in all it can be or in one part.
