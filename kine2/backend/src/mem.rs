@@ -20,6 +20,8 @@ pub struct MemBackend {
 struct Inner {
     live: State,
     durable: State,
+    /// What was durable before the last checkpoint.
+    before: Option<State>,
     /// What `live` has and `durable` has not.
     since_checkpoint: Vec<StateBatch>,
 }
@@ -38,6 +40,7 @@ impl MemBackend {
         let inner = Inner {
             live: durable.clone(),
             durable,
+            before: None,
             since_checkpoint: Vec::new(),
         };
         Self {
@@ -50,6 +53,19 @@ impl MemBackend {
         let mut inner = self.inner.write();
         inner.since_checkpoint.clear();
         inner.live = inner.durable.clone();
+    }
+
+    /// Falls back to the checkpoint before the last, if there was one that held anything: an
+    /// engine that finds its newest one torn does so. Answers whether it did.
+    pub fn crash_further(&self) -> bool {
+        let before = self.inner.write().before.take();
+        let before = before.filter(|before| before.held.applied != LogPosition::default());
+        let falls = before.is_some();
+        if let Some(before) = before {
+            self.inner.write().durable = before;
+        }
+        self.crash();
+        falls
     }
 }
 
@@ -105,9 +121,11 @@ impl Backend for MemBackend {
         let mut inner = self.inner.write();
         let Inner {
             durable,
+            before,
             since_checkpoint,
             ..
         } = &mut *inner;
+        *before = Some(durable.clone());
         for batch in since_checkpoint.drain(..) {
             durable.apply(&batch);
         }

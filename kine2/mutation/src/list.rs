@@ -187,10 +187,11 @@ mutations! {
         RefusedStays "S2" "Commands that were refused at the end of the service stay in the queue.";
         AnswersSwapped "section 3" "Two commands of one batch get each other's answers.";
         CutCommandsStay "L4" "Commands that were cut from the log stay in memory.";
-        ResetKeepsCommands "N4" "Commands of a log that began anew stay in memory.";
+        ResetKeepsCommands "N4" "Commands from before a gap, or of a log that began anew, stay in memory.";
         SignsOfLifeWait "section 8" "Heartbeats wait until what is committed is applied.";
         LeaseCountsOn "T1" "A node that is not primary any more goes on ending leases.";
         LeasesNotActivated "T2" "Leases that are there at an activation are not counted.";
+        LeasesGoneAtActivation "T2" "A node says that leases are gone until what makes it primary is durable.";
         LeaseNoFreshTime "T2" "Leases get no time at an activation.";
         LeaseNoGrace "T2" "Leases get their time at an activation, and no grace.";
         LeaseOfOtherNotStarted "T2" "A lease granted by the primary before is not counted.";
@@ -208,7 +209,8 @@ mutations! {
         WatchMissesExpiry "S31" "Watches are not told of keys that end with their lease.";
         SwitchKeepsWatches "S31" "Watches go on over a state that came as a snapshot.";
         SwitchKeepsSaving "N4" "A state that came as a snapshot waits for what the old one had to save.";
-        SwitchKeepsBatch "N4" "Changes of the old state are saved into the one that came as a snapshot.";
+        SwitchKeepsBatch "N4" "Changes of the old state are saved into the one that came as a snapshot."
+            harmless "a batch is taken from the store as the output is, never before";
         SwitchBeforeDurable "N4" "The state is switched before the log is, durably.";
         CutAtNewestCheckpoint "L6" "The log is cut up to the newest checkpoint.";
         CutBeyondCheckpoint "L6" "The log is cut beyond the newest checkpoint.";

@@ -59,6 +59,11 @@ impl Leases {
         };
     }
 
+    /// Whether this node counts the time of leases.
+    pub(crate) const fn is_counting(&self) -> bool {
+        self.is_counting
+    }
+
     /// A lease was granted in the present term.
     pub(crate) fn start(&mut self, id: i64, ttl_seconds: i64, now: Duration) {
         if self.is_counting {

@@ -312,7 +312,7 @@ impl<W> Node<W> {
             (Read::KeepAlive { id, waiter }, None) => {
                 // T4: only the primary's clock counts; R3 may have confirmed another node's read.
                 // The time counts from the answer: it may have stood still since the request.
-                let answer = if self.is_active() {
+                let answer = if self.is_active() && self.leases.is_counting() {
                     Ok(Done::KeptAlive(self.renew(id, now)))
                 } else if mutated(Mutation::RenewedAnywhere) {
                     let ttl_seconds = self.store.lease_ttl(id);
@@ -325,6 +325,8 @@ impl<W> Node<W> {
             (Read::Expiry { asked }, rejected) => {
                 self.leases.is_confirming = false;
                 if rejected.is_none() && self.is_active() {
+                    // The word that ends a silence gives it to the leases before any of them ends.
+                    self.note_confirmed(now, self.reads_locally());
                     self.expire(asked);
                 }
                 return;
@@ -479,9 +481,7 @@ impl<W> Node<W> {
             return;
         }
         let is_local = self.reads_locally();
-        let confirmed = self.replica.unit.confirmed_at();
-        self.leases
-            .on_confirmed(if is_local { now } else { confirmed }, is_local);
+        self.note_confirmed(now, is_local);
         if self.next_expiry().is_none_or(|due| due > now) {
             return;
         }
@@ -491,6 +491,15 @@ impl<W> Node<W> {
             self.leases.is_confirming = true;
             self.ask(now, Read::Expiry { asked: now });
         }
+    }
+
+    /// Until now, or until it was confirmed, nobody else had become primary.
+    fn note_confirmed(&mut self, now: Duration, is_local: bool) {
+        let confirmed = match is_local {
+            true => now,
+            false => self.replica.unit.confirmed_at(),
+        };
+        self.leases.on_confirmed(confirmed, is_local);
     }
 
     fn expire(&mut self, confirmed: Duration) {

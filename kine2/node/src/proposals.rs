@@ -106,6 +106,7 @@ impl<W> Proposals<W> {
                 None => decode(entry)?,
             };
             if !mutated(Mutation::CutCommandsStay)
+                && !mutated(Mutation::ResetKeepsCommands)
                 && self
                     .logged
                     .back()

@@ -29,7 +29,9 @@ impl<W> Node<W> {
     pub fn reads_locally(&self) -> bool {
         let (unit, part) = (&self.replica.unit, &self.replica.part);
         let is_applied = self.store.applied().index >= unit.commit_index(part).0;
-        unit.reads_locally(part) && (is_applied || mutated(Mutation::ReadUnapplied))
+        // Until what makes it primary is durable it counts no lease, and none may look gone.
+        let counts = self.leases.is_counting() || mutated(Mutation::LeasesGoneAtActivation);
+        unit.reads_locally(part) && counts && (is_applied || mutated(Mutation::ReadUnapplied))
     }
 
     /// The replica: its configuration, state and words.
@@ -126,7 +128,12 @@ impl<W> Node<W> {
     #[must_use]
     pub fn time_to_live(&self, now: Duration, id: i64) -> Option<(Duration, i64)> {
         let granted = self.store.lease_ttl(id)?;
-        Some((self.leases.remaining(id, now)?, granted))
+        let left = match self.is_active() && !self.leases.is_counting() {
+            // It is about to get its whole time.
+            true => Duration::from_secs(u64::try_from(granted).unwrap_or_default()),
+            false => self.leases.remaining(id, now)?,
+        };
+        Some((left, granted))
     }
 
     /// Does a slice of a hash over the store.

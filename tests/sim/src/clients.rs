@@ -136,6 +136,11 @@ impl Clients {
         waiting.map(caller).collect()
     }
 
+    /// From now on a client asks this node first.
+    pub fn direct(&mut self, c: usize, n: usize) {
+        self.clients[c].node = n;
+    }
+
     /// Whether nobody waits for an answer.
     #[must_use]
     pub fn are_idle(&self) -> bool {
@@ -395,6 +400,8 @@ impl World {
                     self.clients.leases.on_promise(*id, sent);
                     self.coverage.mark("T4: a lease renewed");
                 } else {
+                    let gone = self.clients.leases.on_gone(*id, self.now);
+                    gone.unwrap_or_else(|what| panic!("a lease ends early: {what}"));
                     client.leases.retain(|known| known != id);
                 }
             }

@@ -177,6 +177,7 @@ pub const WANTED: &[&str] = &[
     "disk: broken at a start",
     "disk: full",
     "disk: slow",
+    "disk: the state's newest checkpoint lost",
     "disk: no room for the next segment",
     "disk: bits turned over, found",
     "disk: wiped",

@@ -15,6 +15,7 @@ use crate::network::{WITNESS, up_to};
 use crate::plan::ms;
 use crate::process::{Caller, EngineJob, Process, RING_EVENTS_MAX, Stand, Waiter};
 use crate::speech;
+use crate::storage;
 use crate::watching::Told;
 use crate::world::World;
 
@@ -71,6 +72,9 @@ impl World {
             });
         }
         if after.is_active && !before.is_active {
+            let leases = process.node.store().lease_ttls().map(|(id, _)| id);
+            let last = LogIndex(process.node.last_index());
+            self.activated[n] = Some((last, self.now, leases.collect()));
             if process.node.store().lease_ttls().next().is_some() {
                 self.coverage.mark("T2: leases given their whole time");
             }
@@ -106,14 +110,29 @@ impl World {
                 let command = Command::decode(&entry.payload).expect("commands are proposed");
                 if let Command::LeaseRevoke { id } = command {
                     let ended = self.clients.leases.on_end(id, self.now);
-                    if ended.unwrap_or_else(|what| panic!("lease: {what}")) {
+                    if ended.unwrap_or_else(|what| panic!("a lease ends early: {what}")) {
                         self.coverage.mark("T3: a lease expired");
                     }
                 }
             }
         }
         process.log.forget_through(after);
+        self.note_activated(n, after);
         self.note_shown(n);
+    }
+
+    /// T2: a node that began to order writes has applied all that was ordered before: what it has of
+    /// leases then gets its time from the beginning on.
+    fn note_activated(&mut self, n: usize, applied: LogIndex) {
+        let process = self.machines[n].process.as_ref().expect("it is up");
+        if !process.node.is_active() {
+            self.activated[n] = None;
+        }
+        if let Some((_, then, had)) = self.activated[n].take_if(|(last, ..)| applied >= *last) {
+            let store = process.node.store();
+            let left = had.into_iter().filter(|id| store.lease_ttl(*id).is_some());
+            self.clients.leases.on_activation(left, then);
+        }
     }
 
     /// What revisions did that nobody applied before.
@@ -213,13 +232,19 @@ impl World {
             Notice::SwapOff => self.coverage.mark("notice: a handover called off"),
             Notice::PartFailed(_) => self.coverage.mark("notice: a disk failed"),
             Notice::Diverged(_) => {
-                assert!(self.was_forced, "{name}: {notice:?} without force");
+                assert!(
+                    self.was_forced,
+                    "stops as diverged: {name}, without force: {notice:?}"
+                );
             }
             Notice::Reverted(_) => {
-                assert!(self.was_set_back, "{name}: {notice:?} and never was");
+                assert!(
+                    self.was_set_back,
+                    "set back, it says: {name}, and never was: {notice:?}"
+                );
                 self.coverage.mark("I4: a node knows that it was set back");
             }
-            Notice::Twin(_) => panic!("{name}: {notice:?} without force"),
+            Notice::Twin(_) => panic!("twins: {name}, without force: {notice:?}"),
             Notice::Quarantined(_) | Notice::Refused(_) => {}
             Notice::WitnessRegressed => self
                 .coverage
@@ -440,6 +465,13 @@ impl World {
         let process = machine.process.as_mut().expect("it answers");
         let said = match answer {
             Ok(Done::Applied(applied)) => {
+                if let Ask::Compact {
+                    revision,
+                    physical: true,
+                } = ask
+                {
+                    storage::check_freed(&machine.state, revision);
+                }
                 Said::Reply(speech::reply(&ask, applied.revision.0, &applied.answer))
             }
             Ok(Done::Readable) => {

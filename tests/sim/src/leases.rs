@@ -9,6 +9,12 @@ use crate::history::LeaseId;
 /// activation (`repl T2`), and the way of its revocation through log and peer.
 pub const OVERTIME_MAX: Duration = Duration::from_millis(3_500);
 
+/// What an activation adds to each lease (`repl T2`).
+const GRACE: Duration = kine2_node::ACTIVATION_GRACE;
+
+/// A request that was sent so long ago is over.
+const PATIENCE_MAX: Duration = Duration::from_secs(20);
+
 /// The longest time between two ticks of a node of a pair, and some more.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -26,8 +32,13 @@ struct Lease {
     /// When the client sent the newest grant or renewal that was answered: its TTL counts from
     /// then at the earliest.
     promised_from: Option<Duration>,
+    /// When a node began to order writes last that had it: it gets its time from then on, and the
+    /// grace.
+    activated: Option<Duration>,
     /// When anything that may have renewed it was sent last.
     touched: Duration,
+    /// When a renewal was sent last.
+    renewed: Option<Duration>,
     /// A client asked for its end.
     revoked: bool,
     ended: bool,
@@ -39,7 +50,9 @@ impl Leases {
         let lease = self.leases.entry(id).or_insert(Lease {
             ttl,
             promised_from: None,
+            activated: None,
             touched: now,
+            renewed: None,
             revoked: false,
             ended: false,
         });
@@ -49,7 +62,9 @@ impl Leases {
 
     /// A client asks that it live on.
     pub fn on_renewal(&mut self, id: LeaseId, now: Duration) {
-        self.lease(id).touched = now;
+        let lease = self.lease(id);
+        lease.touched = now;
+        lease.renewed = Some(now);
     }
 
     /// A grant or a renewal that was sent then is answered with the whole TTL.
@@ -73,7 +88,35 @@ impl Leases {
     pub fn forgive(&mut self) {
         for lease in self.leases.values_mut() {
             lease.promised_from = None;
+            lease.activated = None;
             lease.ended = false;
+        }
+    }
+
+    /// A node that has these leases began to order writes then, and all that was ordered before is
+    /// applied.
+    pub fn on_activation(&mut self, ids: impl Iterator<Item = LeaseId>, then: Duration) {
+        for id in ids {
+            if let Some(lease) = self.leases.get_mut(&id) {
+                lease.activated = Some(then);
+            }
+        }
+    }
+
+    /// A renewal is answered: there is no such lease.
+    ///
+    /// # Errors
+    /// When it must be there.
+    pub fn on_gone(&self, id: LeaseId, now: Duration) -> Result<(), String> {
+        let lease = &self.leases[&id];
+        // Its end may be on its way at a primary that is none any more, so an activation since
+        // then says nothing.
+        let promised = lease.promised_from.map(|from| from + lease.ttl);
+        match promised {
+            Some(until) if !lease.revoked && !lease.ended && now + self.slack < until => Err(
+                format!("lease {id} is gone at {now:?}, it says, promised was {until:?}"),
+            ),
+            _ => Ok(()),
         }
     }
 
@@ -86,9 +129,8 @@ impl Leases {
             return Err(format!("lease {id}, which nobody asked for, ends"));
         };
         lease.ended = true;
-        let promised = lease.promised_from.map(|from| from + lease.ttl);
-        let slack = self.slack;
-        match promised.filter(|until| !lease.revoked && now + slack < *until) {
+        let until = lease.lives_until(self.slack);
+        match until.filter(|until| !lease.revoked && now < *until) {
             Some(until) => Err(format!(
                 "lease {id} of {:?} ends at {now:?}, promised was {until:?}",
                 lease.ttl
@@ -119,6 +161,19 @@ impl Leases {
 
     fn lease(&mut self, id: LeaseId) -> &mut Lease {
         self.leases.get_mut(&id).expect("it was asked for")
+    }
+}
+
+impl Lease {
+    /// Until when it must not end by itself.
+    fn lives_until(&self, slack: Duration) -> Option<Duration> {
+        let promised = self.promised_from.map(|from| from + self.ttl);
+        // A renewal since then gives the TTL from its answer on, and that may be less.
+        let renewed = |from: &Duration| self.renewed.is_some_and(|at| at + PATIENCE_MAX > *from);
+        let activated = self.activated.filter(|from| !renewed(from));
+        let activated = activated.map(|from| from + self.ttl + GRACE);
+        let until = promised.max(activated)?;
+        Some(until.saturating_sub(slack))
     }
 }
 

@@ -23,6 +23,7 @@ pub mod process;
 mod recovery;
 mod rot;
 pub mod rules;
+pub mod scripts;
 pub mod seeds;
 pub mod speech;
 mod storage;

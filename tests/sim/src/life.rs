@@ -158,6 +158,7 @@ impl World {
             let _ = process.log.flush(all, &mut machine.on_disk);
         }
         machine.disk.crash(seed);
+        let falls_further = self.rng.percent(20) && machine.state.crash_further();
         machine.state.crash();
         machine.frozen_until = self.now;
         // Judged here, while it is known what may be there.
@@ -174,6 +175,10 @@ impl World {
                 .mark("C4: a configuration lost with the power");
         }
         let name = machine.me.name.clone();
+        if falls_further {
+            self.coverage
+                .mark("disk: the state's newest checkpoint lost");
+        }
         if possible.last() != Some(&recovery.last) {
             self.coverage.mark("disk: a write lost by a power cut");
         }

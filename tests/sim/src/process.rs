@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kine2_backend::mem::MemBackend;
 use kine2_mvcc::{
-    Backend, BackendStats, LogPosition, ReadError, StateBatch, Store, StoreOptions, StreamId,
-    WatchMessage, WatchOptions, WatchRequest,
+    Backend, BackendStats, LogPosition, RangeAnswer, RangeQuery, ReadError, StateBatch, Store,
+    StoreOptions, StreamId, WatchMessage, WatchOptions, WatchRequest,
 };
 use kine2_node::{Node, NodeOptions};
 use kine2_replication::{Loaded, LogIndex, PartName, Position};
@@ -125,6 +125,7 @@ impl Process {
     pub fn read(&mut self, key: Option<Key>) -> Reply {
         let answer = self.node.range(&speech::query(key));
         let (revision, answer) = answer.expect("a state in memory can be read");
+        self.check_count(&answer, speech::query(key));
         Reply::Records(revision.0, speech::records(&answer.records))
     }
 
@@ -134,11 +135,31 @@ impl Process {
     /// When the state cannot be read.
     pub fn read_at(&mut self, key: Option<Key>, revision: i64) -> Reply {
         match self.node.range(&speech::query_at(key, revision)) {
-            Ok((newest, answer)) => Reply::Records(newest.0, speech::records(&answer.records)),
+            Ok((newest, answer)) => {
+                self.check_count(&answer, speech::query_at(key, revision));
+                Reply::Records(newest.0, speech::records(&answer.records))
+            }
             Err(ReadError::Refused(refusal)) => {
                 speech::refusal(&Ask::GetAt(key, revision), refusal)
             }
             Err(ReadError::Backend(error)) => panic!("a state in memory: {error}"),
+        }
+    }
+
+    /// S9: a range says how many keys there are, and one that is cut short says that, too.
+    fn check_count(&mut self, all: &RangeAnswer, query: RangeQuery) {
+        let limit = 2;
+        let there = all.records.len();
+        let cut = RangeQuery {
+            limit: i64::try_from(limit).expect("small"),
+            ..query
+        };
+        let (_, cut) = self.node.range(&cut).expect("it was read before");
+        for (answer, shown) in [(all, there), (&cut, there.min(limit))] {
+            let count = usize::try_from(answer.count).expect("a number of keys");
+            let says = (answer.records.len(), answer.more, count);
+            let is = (shown, shown < there, there);
+            assert_eq!(says, is, "a range of other keys than it counts");
         }
     }
 
@@ -158,13 +179,14 @@ impl Process {
         })
     }
 
-    /// Opens a watch.
+    /// Opens a watch. One from the next revision on is asked for as one from now on.
     pub fn watch(&mut self, now: Duration, key: Option<Key>, start: i64) -> StreamId {
         let stream = self.node.open_stream();
+        let is_next = start == self.node.store().revision().0 + 1;
         let request = WatchRequest {
             id: 0,
             range: speech::range(key),
-            start,
+            start: if is_next { 0 } else { start },
             no_put: false,
             no_delete: false,
             prev_kv: false,

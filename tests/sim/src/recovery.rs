@@ -1,6 +1,8 @@
 //! After the faults: all comes back in time (REC1 to REC3), and what the clients saw is judged.
 
-use kine2_mvcc::{HashJob, Revision, StoreHash};
+use std::sync::Arc;
+
+use kine2_mvcc::{AlarmKind, HashJob, Revision, Store, StoreHash};
 use kine2_replication::{Arbiter, Command, Link};
 
 use crate::alarms::Alarm;
@@ -8,7 +10,7 @@ use crate::due::Due;
 use crate::history::{Ask, LeaseId};
 use crate::linearizability::{self, Verdict};
 use crate::plan::ms;
-use crate::process::Process;
+use crate::process::{Process, open};
 use crate::world::World;
 
 impl World {
@@ -124,6 +126,9 @@ impl World {
         });
         self.compare_states();
         self.judge_history();
+        for n in 0..2 {
+            self.settle(n);
+        }
     }
 
     /// Clients ask for nothing more, and wait for nothing.
@@ -153,13 +158,13 @@ impl World {
         };
         for watch in self.watches.all() {
             let checked = watch.check(&explained.changes);
-            checked.unwrap_or_else(|what| panic!("watch: {what}"));
+            checked.unwrap_or_else(|what| panic!("a watch and the history: {what}"));
         }
         let past = self
             .clients
             .compactions
             .check(&history.first.keys, &explained.changes);
-        past.unwrap_or_else(|what| panic!("{what}"));
+        past.unwrap_or_else(|what| panic!("a read of the past: {what}"));
     }
 
     /// Nobody renews a lease any more: all of them end in time.
@@ -179,7 +184,7 @@ impl World {
         let left: Vec<_> = overdue.iter().flat_map(left).collect();
         assert!(
             overdue.is_empty(),
-            "leases {overdue:?} should have ended; the nodes have them for {left:?}"
+            "a lease does not end: {overdue:?} should have; the nodes have them for {left:?}"
         );
     }
 
@@ -208,22 +213,46 @@ impl World {
     /// Nodes that are up have the same state.
     fn compare_states(&self) {
         let processes = self.machines.iter().filter_map(|m| m.process.as_ref());
-        let hashes: Vec<_> = processes
-            .map(|process| {
-                let store = process.node.store();
-                let mut job = HashJob::start(store, Revision(0)).expect("the present");
-                let hash: StoreHash = loop {
-                    let step = job.step(store).expect("a state in memory");
-                    if let Some(hash) = step {
-                        break hash;
-                    }
-                };
-                (process.applied(), hash)
-            })
+        let states: Vec<_> = processes
+            .map(|process| (process.applied(), look(process.node.store())))
             .collect();
-        if let [(one, a), (other, b)] = &hashes[..] {
+        if let [(one, a), (other, b)] = &states[..] {
             assert_eq!(one, other, "both have applied all");
             assert_eq!(a, b, "both have the same state");
         }
     }
+
+    /// A node that is about to stop frees the space of compactions and saves all it has: what is
+    /// durable is what it knows.
+    fn settle(&mut self, n: usize) {
+        if self.machines[n].process.is_none() {
+            return;
+        }
+        self.run_until(ms(5_000), "compactions are done", |world| {
+            !world.process(n).node.store().compacting()
+        });
+        self.process(n).node.settle();
+        self.turn(n, None);
+        self.run_until(ms(5_000), "all is saved before a stop", |world| {
+            world.process(n).node.is_settled()
+        });
+        let saved = open(&Arc::new(self.machines[n].state.image()));
+        let known = look(self.process(n).node.store());
+        assert_eq!(look(&saved), known, "what is saved is what is known");
+    }
+}
+
+/// What two equal states have in common: their hash, leases, and alarms.
+type Look = (StoreHash, Vec<(LeaseId, i64)>, [bool; 2]);
+
+fn look(store: &Store) -> Look {
+    let mut job = HashJob::start(store, Revision(0)).expect("the present");
+    let hash = loop {
+        let step = job.step(store).expect("a state in memory");
+        if let Some(hash) = step {
+            break hash;
+        }
+    };
+    let alarms = [AlarmKind::NoSpace, AlarmKind::Corrupt].map(|kind| store.has_alarm(kind));
+    (hash, store.lease_ttls().collect(), alarms)
 }

@@ -1,5 +1,6 @@
 //! The log, the state and the snapshots of nodes in a simulation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kine2_backend::mem::MemBackend;
@@ -8,11 +9,28 @@ use kine2_node::{Event, LogRead};
 use kine2_replication::{Event as ReplicaEvent, LogIndex, Position};
 
 use crate::due::Due;
+use crate::plan::ms;
 use crate::process::{EngineDone, Process, open};
 use crate::world::World;
 
 /// Entries of one read of the log: few, so that catching up takes many.
 const READ_ENTRIES: u64 = 16;
+
+/// S25: what is durable of the state holds of each key one change at most up to this revision.
+pub(crate) fn check_freed(state: &MemBackend, revision: i64) {
+    let mut changes: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let count = &mut |meta: kine2_mvcc::Meta<'_>| {
+        if meta.id.main.0 <= revision {
+            *changes.entry(meta.key.to_vec()).or_default() += 1;
+        }
+    };
+    state.image().metas(count).expect("a state in memory");
+    let most = changes.into_values().max();
+    assert!(
+        most <= Some(1),
+        "space is not free: of a key there are {most:?} changes up to revision {revision}"
+    );
+}
 
 impl World {
     pub(crate) fn on_log_read(&mut self, n: usize, life: u64, read: &LogRead) {
@@ -44,6 +62,10 @@ impl World {
 
     pub(crate) fn on_engine(&mut self, n: usize, life: u64) {
         let machine = &mut self.machines[n];
+        if machine.is_slow {
+            // It is on the disk that hangs.
+            return self.push(ms(50), Due::Engine(n, life));
+        }
         let state = Arc::clone(&machine.state);
         let done = machine.process_of(life).and_then(|p| p.run_engine(&state));
         let event = match done {

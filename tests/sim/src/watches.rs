@@ -54,7 +54,7 @@ impl Watches {
                     .or_insert_with(|| changes.clone());
                 assert_eq!(
                     *known, changes,
-                    "two watches were told different changes of revision {revision}"
+                    "two watches were told different things: changes of revision {revision}"
                 );
             }
         }
@@ -165,7 +165,7 @@ impl World {
                     WatchUpdate::Events { events, .. } => {
                         let told = speech::told(&events);
                         let taken = watcher.watch.on_events(&told);
-                        taken.unwrap_or_else(|what| panic!("watch: {what}"));
+                        taken.unwrap_or_else(|what| panic!("a watch, told again: {what}"));
                     }
                     WatchUpdate::Progress => {
                         self.coverage.mark("watch: progress");
@@ -176,7 +176,7 @@ impl World {
                         self.coverage.mark("watch: ended by a compaction");
                         let asked = self.clients.compactions.on_refused(compacted.0);
                         let ended = asked.and_then(|()| watcher.watch.on_compacted(compacted.0));
-                        ended.unwrap_or_else(|what| panic!("watch: {what}"));
+                        ended.unwrap_or_else(|what| panic!("a watch, ended: {what}"));
                         process.node.close_stream(stream);
                         watcher.on = None;
                         let line = format!("a watch ends: all before {compacted} is forgotten");

@@ -14,6 +14,7 @@ use crate::clients::Clients;
 use crate::coverage::Coverage;
 use crate::due::Due;
 use crate::episodes::Images;
+use crate::history::LeaseId;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::plan::{Plan, ms};
@@ -93,6 +94,9 @@ pub struct World {
     pub(crate) was_forced: bool,
     /// The name of the store, made once.
     pub(crate) part: PartName,
+    /// Of each node that began to order writes: where its log ended, when that was, and the leases
+    /// it had, until it has applied that log.
+    pub(crate) activated: [Option<(LogIndex, Duration, Vec<LeaseId>)>; 2],
     in_force: Option<(Epoch, u64)>,
     /// Of each node, its state when it was told last; none while it is down.
     seen: [Option<Option<State>>; 2],
@@ -157,6 +161,7 @@ impl World {
             forcing: false,
             was_forced: false,
             part: store(),
+            activated: [None, None],
             in_force: None,
             seen: Default::default(),
             plan,
